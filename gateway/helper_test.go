@@ -86,6 +86,8 @@ func fakeServer(in io.Reader, out io.Writer) error {
 	waiting := map[string]chan answer{}
 	cancelled := map[string]chan struct{}{}
 	asked := 0
+	over := make(chan struct{})
+	defer close(over)
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 64<<20)
 	for lines.Scan() {
@@ -169,7 +171,13 @@ func fakeServer(in io.Reader, out io.Writer) error {
 				if token != "" {
 					say(`{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%s,"progress":1}}`, token)
 				}
-				go func() { <-ch; text("cancelled") }()
+				go func() {
+					select {
+					case <-ch:
+						text("cancelled")
+					case <-over:
+					}
+				}()
 			case "progress":
 				for i := range arg.N {
 					say(`{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":%s,"progress":%d}}`, token, i)
@@ -183,7 +191,13 @@ func fakeServer(in io.Reader, out io.Writer) error {
 				waiting[ask] = ch
 				mu.Unlock()
 				say(`{"jsonrpc":"2.0","id":%s,"method":"sampling/createMessage","params":{"prompt":%q,"_meta":{"progressToken":%s}}}`, ask, arg.Text, ask)
-				go func() { a := <-ch; text(string(a.Result) + string(a.Error)) }()
+				go func() {
+					select {
+					case a := <-ch:
+						text(string(a.Result) + string(a.Error))
+					case <-over:
+					}
+				}()
 			default:
 				say(`{"jsonrpc":"2.0","id":%s,"error":{"code":-32602,"message":"no tool %s"}}`, id, params.Name)
 			}

@@ -1,0 +1,52 @@
+package gateway
+
+import (
+	"encoding/json"
+
+	"github.com/weft-ws/weft/mcpws/envelope"
+)
+
+// filterTools returns the result of tools/list without the tools that policy
+// refuses, and with prefix before the names of the others. A tool is copied
+// as it was written except for its name. A result that is not as expected is
+// emptied of tools rather than passed unfiltered.
+func filterTools(result []byte, policy func(string) bool, prefix string) []byte {
+	var members map[string]json.RawMessage
+	var tools []json.RawMessage
+	if json.Unmarshal(result, &members) != nil || json.Unmarshal(members["tools"], &tools) != nil {
+		return []byte(`{"tools":[]}`)
+	}
+	kept := []byte{'['}
+	for _, tool := range tools {
+		name, at := toolName(tool)
+		if !at.Present() || policy != nil && !policy(name) {
+			continue
+		}
+		if len(kept) > 1 {
+			kept = append(kept, ',')
+		}
+		if prefix == "" {
+			kept = append(kept, tool...)
+			continue
+		}
+		kept = append(kept, tool[:at.Start]...)
+		kept = envelope.AppendString(kept, prefix+name)
+		kept = append(kept, tool[at.End:]...)
+	}
+	members["tools"] = append(kept, ']')
+	out, err := json.Marshal(members)
+	if err != nil {
+		return []byte(`{"tools":[]}`)
+	}
+	return out
+}
+
+// toolName finds the name of a tool: the scanner knows it as a parameter.
+func toolName(tool []byte) (string, envelope.Span) {
+	const before = `{"jsonrpc":"2.0","method":"x","params":`
+	m, err := envelope.Parse(append(append([]byte(before), tool...), '}'))
+	if err != nil || m.Kind != envelope.Notification || !m.Name.Present() {
+		return "", envelope.Span{}
+	}
+	return m.ParamName(), envelope.Span{Start: m.Name.Start - len(before), End: m.Name.End - len(before)}
+}
