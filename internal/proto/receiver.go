@@ -1,0 +1,526 @@
+package proto
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/weft-ws/weft/internal/wire"
+)
+
+// An EventKind says what Next produced.
+type EventKind uint8
+
+const (
+	None  EventKind = iota // all bytes consumed, nothing to report yet
+	Data                   // payload bytes of a data message, possibly none
+	Ping                   // a whole ping; Payload is its application data
+	Pong                   // a whole pong; Payload is its application data
+	Close                  // a whole close; Code and Payload, the reason
+)
+
+// An Event is something the peer did. Payload borrows the bytes given to Next,
+// or memory of the Receiver, until the next call.
+type Event struct {
+	Kind       EventKind
+	Opcode     wire.Opcode // of the message, never Continuation
+	First      bool        // the event begins the message
+	Last       bool        // the event ends it
+	Compressed bool        // the message had RSV1 set: Payload is DEFLATE data
+	FrameStart bool        // a frame header was accepted: see Receiver.Frame
+	Code       wire.CloseCode
+	Payload    []byte
+}
+
+// A Receiver judges and decodes one direction of a stream of frames. It is not
+// safe for concurrent use.
+type Receiver struct {
+	lim  *Limits
+	from Role
+	err  error // the first violation; final
+
+	seq     sequence
+	closed  bool  // a Close was received: everything after it is discarded
+	inFrame bool  // a header was accepted and its payload is not complete
+	begun   bool  // an event of the open message was delivered
+	packed  bool  // the open message is compressed
+	rotated uint8 // how far the masking key has been used, modulo 4
+	headLen uint8 // bytes held in head
+	head    [wire.HeaderMax]byte
+	key     [4]byte // masking key, rotated to the next payload byte
+
+	frame    FrameInfo
+	left     uint64      // payload bytes of frame still to come
+	opcode   wire.Opcode // of the open message
+	frags    int         // data frames of the open message so far
+	size     int64       // payload bytes announced for the open message so far
+	overhead int64       // bytes by which its frames were shorter than FrameCost
+	got      int64       // payload bytes received of it
+	text     Text
+	control  []byte // payload of a control frame that came in pieces
+	offset   int64  // bytes consumed
+	index    int64  // frames begun
+	first    int64  // frame in which the present message began
+	lastFin  int64  // frame in which the last message ended
+
+	clock clocks
+}
+
+// clocks are what Tick keeps between calls.
+type clocks struct {
+	start    time.Time // since when the incomplete message or frame is waited for
+	progress time.Time // when it last grew
+	alive    time.Time // when any byte was last seen
+	held     time.Time // since when the clocks are stopped
+	bucket   time.Time // when tokens was last filled
+	offset   int64     // Receiver.offset at the last Tick
+	unit     int64     // what start belongs to, see Receiver.unit
+	mark     int64     // how far it had come at the last Tick
+	tokens   float64   // control frames still allowed
+}
+
+// NewReceiver returns a Receiver for what the given end sends. lim may be
+// shared and must not change.
+func NewReceiver(from Role, lim *Limits) *Receiver {
+	r := new(Receiver)
+	r.Init(from, lim)
+	return r
+}
+
+// Init makes r ready, as NewReceiver does.
+func (r *Receiver) Init(from Role, lim *Limits) {
+	r.from, r.lim = from, lim
+	r.clock.tokens = float64(lim.ControlBurst)
+}
+
+// Frame is the frame whose header was accepted last.
+func (r *Receiver) Frame() FrameInfo { return r.frame }
+
+// Fragments is how many data frames the open message, or else the last one,
+// has had.
+func (r *Receiver) Fragments() int { return r.frags }
+
+// Want is how many payload bytes of the current data frame are still to come:
+// a caller holding the destination may read the network straight into it.
+func (r *Receiver) Want() int64 {
+	if !r.inFrame || r.frame.Opcode.Control() || r.err != nil {
+		return 0
+	}
+	return int64(r.left)
+}
+
+// Opcode is the type of the open message, or else of the last one.
+func (r *Receiver) Opcode() wire.Opcode { return r.opcode }
+
+// Compressed reports whether the open message, or else the last one, has RSV1
+// set.
+func (r *Receiver) Compressed() bool { return r.packed }
+
+// Received is how many payload bytes of the open message, or else of the last
+// one, have come.
+func (r *Receiver) Received() int64 { return r.got }
+
+// Where says in words at which place the stream stands, for an error.
+func (r *Receiver) Where() string {
+	switch {
+	case r.headLen > 0:
+		return fmt.Sprintf("inside the header of frame %d, at byte %d", r.index+1, r.offset)
+	case r.inFrame:
+		return fmt.Sprintf("inside the payload of frame %d, at byte %d with %d missing", r.index, r.offset, r.left)
+	case r.seq.open:
+		return fmt.Sprintf("between two fragments, after frame %d at byte %d", r.index, r.offset)
+	}
+	return fmt.Sprintf("without a Close, after frame %d at byte %d", r.index, r.offset)
+}
+
+// Partial reports whether a message or a frame has been begun and is not
+// complete.
+func (r *Receiver) Partial() bool {
+	return r.seq.open || r.inFrame || r.headLen > 0
+}
+
+// Next consumes a prefix of p, unmasking it in place, and reports at most one
+// event. It may be given any split of the stream: one byte, one segment, ten
+// messages. The first violation is final; later calls return it again.
+//
+// The error is a *Violation, whose rule names the close code, or a *LimitError.
+//
+// An observer that must forward the bytes copies them first: Next unmasks.
+func (r *Receiver) Next(p []byte) (ev Event, n int, err error) {
+	if r.err != nil {
+		return ev, 0, r.err
+	}
+	if r.closed {
+		// RFC 6455, 1.4: after receiving a Close "any further data received is
+		// discarded".
+		r.offset += int64(len(p))
+		return ev, len(p), nil
+	}
+	if !r.inFrame {
+		if n = r.header(p); r.err != nil || !r.inFrame {
+			return ev, n, r.err
+		}
+		ev.FrameStart = true
+	}
+	if r.frame.Opcode.Control() {
+		n += r.controlPayload(&ev, p[n:])
+	} else {
+		n += r.dataPayload(&ev, p[n:])
+	}
+	return ev, n, r.err
+}
+
+// header takes header bytes from p and returns how many. When the header is
+// complete and right, inFrame is set.
+func (r *Receiver) header(p []byte) int {
+	var h wire.Header
+	n, begin := 0, r.offset-int64(r.headLen)
+	if r.headLen == 0 {
+		if h, n = wire.ParseHeader(p); n == 0 {
+			r.headLen = uint8(copy(r.head[:], p))
+			r.offset += int64(len(p))
+			return len(p)
+		}
+	} else {
+		for {
+			var size int
+			if h, size = wire.ParseHeader(r.head[:r.headLen]); size > 0 {
+				break
+			}
+			if n == len(p) {
+				r.offset += int64(n)
+				return n
+			}
+			r.head[r.headLen] = p[n]
+			r.headLen++
+			n++
+		}
+		r.headLen = 0
+	}
+	r.offset += int64(n)
+	r.index++
+	f := &r.frame
+	f.Header, f.Dir, f.Index, f.Offset, f.Fragment = h, In, r.index, begin, 0
+	if id, detail := r.judge(&h); id != "" {
+		r.violate(id, begin, detail)
+		return n
+	}
+	if h.Opcode.Control() {
+		if r.lim.ControlRate > 0 {
+			if r.clock.tokens--; r.clock.tokens < 0 {
+				r.exceed("ControlRate", int64(r.lim.ControlRate), wire.ClosePolicyViolation)
+				return n
+			}
+		}
+	} else if !r.beginData(&h) {
+		return n
+	}
+	r.inFrame, r.left, r.key = true, h.Length, h.Key
+	return n
+}
+
+// judge applies the rules that a header alone can break.
+func (r *Receiver) judge(h *wire.Header) (id, detail string) {
+	control := h.Opcode.Control()
+	switch {
+	case h.RSV1 && !r.lim.Deflate:
+		return "FR-03", ""
+	case h.RSV1 && control:
+		return "DF-02", ""
+	case h.RSV1 && h.Opcode == wire.Continuation:
+		return "DF-01", ""
+	case h.RSV2 || h.RSV3:
+		return "FR-04", ""
+	case h.Opcode.Reserved():
+		if control {
+			return "FR-06", "opcode " + h.Opcode.String()
+		}
+		return "FR-05", "opcode " + h.Opcode.String()
+	case !h.Masked && r.from == Client:
+		return "FR-01", ""
+	case h.Masked && r.from == Server:
+		return "FR-02", ""
+	case control && !h.Fin:
+		return "FR-11", h.Opcode.String()
+	case control && h.Length > wire.ControlPayloadMax:
+		return "FR-10", fmt.Sprintf("%s of %d bytes", h.Opcode, h.Length)
+	case h.Length>>63 != 0:
+		return "FR-07", ""
+	case h.LengthForm == 3 && h.Length <= 125:
+		return "FR-08", fmt.Sprintf("%d bytes", h.Length)
+	case h.LengthForm == 9 && h.Length <= 0xffff:
+		return "FR-09", fmt.Sprintf("%d bytes", h.Length)
+	}
+	if id = r.seq.step(h.Opcode, h.Fin); id != "" {
+		switch {
+		case id == "MS-03":
+			detail = fmt.Sprintf("the message that began in frame %d is still open", r.first)
+		case r.lastFin > 0:
+			detail = fmt.Sprintf("the last message ended in frame %d", r.lastFin)
+		}
+	}
+	return id, detail
+}
+
+// beginData counts a data frame against the limits of its message.
+func (r *Receiver) beginData(h *wire.Header) bool {
+	if h.Opcode != wire.Continuation {
+		r.opcode, r.packed, r.begun = h.Opcode, h.RSV1, false
+		r.frags, r.size, r.overhead, r.got = 0, 0, 0, 0
+		r.first = r.index
+		r.text.Reset()
+	}
+	r.frags++
+	r.frame.Fragment = r.frags
+	if m := r.lim.Fragments; m > 0 && r.frags > m {
+		return r.exceed("MaxFragments", int64(m), wire.ClosePolicyViolation)
+	}
+	sizeMax := r.lim.MessageSize
+	wireMax := sizeMax
+	if r.packed {
+		// The inflated size is what counts, and whoever inflates counts it;
+		// incompressible data grows a little.
+		wireMax += sizeMax>>6 + 1<<10
+	}
+	// Compare before any arithmetic: the announced length may be near 2^63.
+	if sizeMax > 0 && h.Length > uint64(wireMax-r.size) {
+		return r.exceed("MaxMessageSize", sizeMax, wire.CloseMessageTooBig)
+	}
+	r.size += int64(h.Length)
+	if r.size < 0 {
+		r.size = 1<<63 - 1
+	}
+	if h.Length < FrameCost && !h.Fin {
+		r.overhead += FrameCost - int64(h.Length)
+		switch budget := max(sizeMax, FrameBudgetMin); {
+		case sizeMax > 0 && r.size+r.overhead > budget:
+			return r.exceed("MaxMessageSize (each fragment costs at least 64 bytes)", sizeMax, wire.ClosePolicyViolation)
+		case sizeMax <= 0 && r.overhead > r.size+FrameCost*FrameBudgetMin:
+			return r.exceed("share of fragments under 64 bytes", FrameBudgetMin, wire.ClosePolicyViolation)
+		}
+	}
+	return true
+}
+
+// dataPayload takes payload bytes of the current data frame from p.
+func (r *Receiver) dataPayload(ev *Event, p []byte) int {
+	if uint64(len(p)) > r.left {
+		p = p[:r.left]
+	}
+	r.left -= uint64(len(p))
+	at := r.offset
+	r.offset += int64(len(p))
+	r.got += int64(len(p))
+	if r.frame.Masked {
+		r.key = wire.Mask(r.key, p)
+	}
+	r.inFrame = r.left > 0
+	ev.Kind, ev.Opcode, ev.Compressed, ev.Payload = Data, r.opcode, r.packed, p
+	ev.First = !r.begun
+	ev.Last = !r.inFrame && r.frame.Fin
+	r.begun = true
+	if ev.Last {
+		r.lastFin = r.frame.Index
+	}
+	if r.opcode == wire.Text && !r.packed {
+		if bad := r.text.Next(p); bad >= 0 {
+			r.violate("MS-05", at+int64(bad), fmt.Sprintf("byte %#02x in fragment %d", p[bad], r.frags))
+			return len(p)
+		}
+		if ev.Last && !r.text.Complete() {
+			r.violate("MS-06", r.offset, "")
+		}
+	}
+	return len(p)
+}
+
+// controlPayload takes payload bytes of the current control frame from p. Only
+// the whole frame is an event.
+func (r *Receiver) controlPayload(ev *Event, p []byte) int {
+	if uint64(len(p)) > r.left {
+		p = p[:r.left]
+	}
+	n := len(p)
+	r.left -= uint64(n)
+	r.offset += int64(n)
+	if r.frame.Masked {
+		r.key = wire.Mask(r.key, p)
+	}
+	r.inFrame = r.left > 0
+	if r.inFrame || len(r.control) > 0 {
+		r.control = append(r.control, p...)
+		if r.inFrame {
+			return n
+		}
+		p, r.control = r.control, r.control[:0]
+	}
+	ev.Payload = p
+	switch r.frame.Opcode {
+	case wire.Ping:
+		ev.Kind = Ping
+	case wire.Pong:
+		ev.Kind = Pong
+	default:
+		r.close(ev, p)
+	}
+	return n
+}
+
+// close judges the body of a Close frame.
+func (r *Receiver) close(ev *Event, body []byte) {
+	at := r.offset - int64(len(body))
+	if len(body) == 0 {
+		ev.Kind, ev.Code, r.closed = Close, wire.CloseNoStatus, true
+		return
+	}
+	if len(body) == 1 {
+		r.violate("CL-01", at, "")
+		return
+	}
+	code := wire.CloseCode(body[0])<<8 | wire.CloseCode(body[1])
+	if id := CloseCodeRule(code); id != "" {
+		r.violate(id, at, fmt.Sprintf("code %d", uint16(code)))
+		return
+	}
+	reason := body[2:]
+	var t Text
+	if bad := t.Next(reason); bad >= 0 || !t.Complete() {
+		if bad < 0 {
+			bad = len(reason)
+		}
+		r.violate("CL-06", at+2+int64(bad), "")
+		return
+	}
+	ev.Kind, ev.Code, ev.Payload, r.closed = Close, code, reason, true
+}
+
+// CloseCodeRule returns the ID of the rule that a code in a Close frame breaks,
+// or "".
+func CloseCodeRule(code wire.CloseCode) string {
+	switch {
+	case code.Sendable():
+		return ""
+	case code < 1000:
+		return "CL-02"
+	case code == wire.CloseNoStatus, code == wire.CloseAbnormal, code == wire.CloseTLSHandshake:
+		return "CL-03"
+	case code < 3000:
+		return "CL-04"
+	}
+	return "CL-05"
+}
+
+func (r *Receiver) violate(id string, offset int64, detail string) {
+	r.inFrame = false
+	r.err = &Violation{Rule: rule(id), From: r.from, Frame: r.frame, Offset: offset, Detail: detail}
+}
+
+func (r *Receiver) exceed(limit string, max int64, code wire.CloseCode) bool {
+	r.err = &LimitError{Limit: limit, Max: max, Code: code, Frame: r.frame}
+	return false
+}
+
+// Timed reports whether Tick has anything to watch at the moment.
+func (r *Receiver) Timed() bool {
+	return r.lim.IdleTime > 0 || r.lim.ControlRate > 0 ||
+		(r.lim.MessageTime > 0 || r.lim.GapTime > 0) && r.Partial()
+}
+
+// Tick tells the Receiver the time. Callers do so whenever they are about to
+// read the network, so that a clock starts when the peer is first waited for,
+// and once more when Deadline has passed. A missed deadline is a
+// *TimeoutError; it is final.
+func (r *Receiver) Tick(now time.Time) error {
+	c := &r.clock
+	if r.err != nil || r.closed {
+		return r.err
+	}
+	if r.offset != c.offset || c.alive.IsZero() {
+		c.alive, c.offset = now, r.offset
+	}
+	if unit := r.unit(); unit != c.unit {
+		c.unit, c.start, c.progress = unit, now, now
+	}
+	if mark := r.got + int64(r.frags); mark != c.mark {
+		c.mark, c.progress = mark, now
+	}
+	if rate := r.lim.ControlRate; rate > 0 {
+		if !c.bucket.IsZero() {
+			c.tokens += now.Sub(c.bucket).Seconds() * float64(rate)
+			c.tokens = min(c.tokens, float64(r.lim.ControlBurst))
+		}
+		c.bucket = now
+	}
+	at, limit, after := r.next()
+	if !at.IsZero() && !now.Before(at) {
+		r.err = &TimeoutError{Limit: limit, After: after, Code: wire.ClosePolicyViolation}
+	}
+	return r.err
+}
+
+// unit identifies what is incomplete: the index of the frame with which it
+// began, or 0 if nothing is.
+func (r *Receiver) unit() int64 {
+	switch {
+	case r.seq.open, r.inFrame && !r.frame.Opcode.Control():
+		return r.first
+	case r.inFrame:
+		return r.index
+	case r.headLen > 0:
+		return r.index + 1
+	}
+	return 0
+}
+
+// Deadline is when Tick should next be called; zero means never.
+func (r *Receiver) Deadline() time.Time {
+	at, _, _ := r.next()
+	return at
+}
+
+// next is the earliest of the running deadlines.
+func (r *Receiver) next() (at time.Time, limit string, after time.Duration) {
+	c := &r.clock
+	if r.err != nil || r.closed || !c.held.IsZero() {
+		return at, "", 0
+	}
+	earlier := func(from time.Time, d, extra time.Duration, name string) {
+		if t := from.Add(d + extra); d > 0 && !from.IsZero() && (at.IsZero() || t.Before(at)) {
+			at, limit, after = t, name, d
+		}
+	}
+	if c.unit != 0 {
+		var extra time.Duration
+		if rate := r.lim.MinRate; rate > 0 {
+			extra = time.Duration(r.got/rate)*time.Second +
+				time.Duration(r.got%rate)*time.Second/time.Duration(rate)
+		}
+		earlier(c.start, r.lim.MessageTime, extra, "MessageTimeout")
+		earlier(c.progress, r.lim.GapTime, 0, "GapTimeout")
+	}
+	earlier(c.alive, r.lim.IdleTime, 0, "IdleTimeout")
+	return at, limit, after
+}
+
+// Hold stops the clocks while the application, not the peer, is slow. Without
+// it we would punish an innocent sender, because TCP's backpressure stretches
+// its message.
+func (r *Receiver) Hold(now time.Time) {
+	if r.clock.held.IsZero() {
+		r.clock.held = now
+	}
+}
+
+// Resume starts the clocks again.
+func (r *Receiver) Resume(now time.Time) {
+	c := &r.clock
+	if c.held.IsZero() {
+		return
+	}
+	d := now.Sub(c.held)
+	c.held = time.Time{}
+	for _, t := range []*time.Time{&c.start, &c.progress, &c.alive} {
+		if !t.IsZero() {
+			*t = t.Add(d)
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package proto
+
+import (
+	"errors"
+
+	"github.com/weft-ws/weft/internal/wire"
+)
+
+// Faults of our own side. They cannot happen through package ws; a Sender
+// checks all the same, so that an illegal frame never leaves.
+var (
+	errSequence = errors.New("proto: sender: a message of another type is open")
+	errClosed   = errors.New("proto: sender: a Close has been sent")
+	errControl  = errors.New("proto: sender: control frame over 125 bytes or of no control opcode")
+)
+
+// A Sender frames one direction. Callers name the message type and where the
+// message ends; opcode, FIN and MASK are the Sender's business. It is not safe
+// for concurrent use.
+type Sender struct {
+	role   Role
+	seq    sequence
+	closed bool
+	opcode wire.Opcode // of the open message
+	key    func() [4]byte
+
+	index, offset int64
+	frags         int
+}
+
+// NewSender returns a Sender for the given end. key supplies a fresh masking
+// key for each frame; RFC 6455, 10.3 wants it unpredictable. Servers may pass
+// nil.
+func NewSender(role Role, key func() [4]byte) *Sender {
+	s := new(Sender)
+	s.Init(role, key)
+	return s
+}
+
+// Init makes s ready, as NewSender does.
+func (s *Sender) Init(role Role, key func() [4]byte) { s.role, s.key = role, key }
+
+// Fragments is how many frames the open message, or else the last one, has.
+func (s *Sender) Fragments() int { return s.frags }
+
+// Open reports whether a message has been begun and not finished.
+func (s *Sender) Open() bool { return s.seq.open }
+
+// Closed reports whether a Close has been framed; nothing may follow it.
+func (s *Sender) Closed() bool { return s.closed }
+
+// Data returns the header of the next fragment, of n payload bytes, of the
+// message of type op (Text or Binary); last ends the message. compressed sets
+// RSV1 on the first fragment. It fails if a message of the other type is open
+// or a Close has been framed.
+func (s *Sender) Data(op wire.Opcode, last, compressed bool, n int) (FrameInfo, error) {
+	if s.closed {
+		return FrameInfo{}, errClosed
+	}
+	if op != wire.Text && op != wire.Binary || s.seq.open && op != s.opcode {
+		return FrameInfo{}, errSequence
+	}
+	h := wire.Header{Opcode: op, Fin: last, RSV1: compressed, Length: uint64(n)}
+	if s.seq.open {
+		h.Opcode, h.RSV1 = wire.Continuation, false
+	} else {
+		s.opcode, s.frags = op, 0
+	}
+	// The check that we apply to what we receive, applied to what we send.
+	if s.seq.step(h.Opcode, h.Fin) != "" {
+		return FrameInfo{}, errSequence
+	}
+	s.frags++
+	return s.place(h, s.frags), nil
+}
+
+// Abandon forgets the open message. It is for a message of which no byte has
+// reached the wire.
+func (s *Sender) Abandon() { s.seq.open = false }
+
+// Control returns the header of a control frame of n payload bytes; it may
+// stand inside an open message. Nothing may follow a Close.
+func (s *Sender) Control(op wire.Opcode, n int) (FrameInfo, error) {
+	if s.closed {
+		return FrameInfo{}, errClosed
+	}
+	if n > wire.ControlPayloadMax || !op.Control() || op.Reserved() {
+		return FrameInfo{}, errControl
+	}
+	s.closed = op == wire.Close
+	return s.place(wire.Header{Opcode: op, Fin: true, Length: uint64(n)}, 0), nil
+}
+
+// place masks by role and gives the frame its place in the stream.
+func (s *Sender) place(h wire.Header, fragment int) FrameInfo {
+	size := int64(2)
+	switch {
+	case h.Length > 0xffff:
+		size += 8
+	case h.Length > 125:
+		size += 2
+	}
+	if s.role == Client {
+		h.Masked, h.Key = true, s.key()
+		size += 4
+	}
+	s.index++
+	f := FrameInfo{Header: h, Dir: Out, Index: s.index, Offset: s.offset, Fragment: fragment}
+	s.offset += size + int64(h.Length)
+	return f
+}
+
+// AppendData appends the next fragment of the message of type op, header and
+// payload, to dst.
+func (s *Sender) AppendData(dst []byte, op wire.Opcode, last bool, payload []byte) ([]byte, error) {
+	f, err := s.Data(op, last, false, len(payload))
+	if err != nil {
+		return dst, err
+	}
+	return AppendFrame(dst, f.Header, payload), nil
+}
+
+// AppendControl appends a control frame to dst.
+func (s *Sender) AppendControl(dst []byte, op wire.Opcode, payload []byte) ([]byte, error) {
+	f, err := s.Control(op, len(payload))
+	if err != nil {
+		return dst, err
+	}
+	return AppendFrame(dst, f.Header, payload), nil
+}
+
+// AppendFrame appends h and payload, masked if h says so.
+func AppendFrame(dst []byte, h wire.Header, payload []byte) []byte {
+	dst = wire.AppendHeader(dst, h)
+	at := len(dst)
+	dst = append(dst, payload...)
+	if h.Masked {
+		wire.Mask(h.Key, dst[at:])
+	}
+	return dst
+}
+
+// Cut returns how much of p to put in the next frame of at most size bytes of
+// payload: all of it, or a prefix that does not split a character when text is
+// set. It returns at least 1 for a p that is not empty.
+func Cut(p []byte, size int, text bool) int {
+	if len(p) <= size {
+		return len(p)
+	}
+	if text {
+		if n := CutText(p, size); n > 0 {
+			return n
+		}
+	}
+	return max(size, 1)
+}

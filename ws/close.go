@@ -1,0 +1,397 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+	"unicode/utf8"
+)
+
+// errClosing is the error of reads and writes that begin after Close was called
+// and before the closing handshake is over.
+var errClosing = fmt.Errorf("ws: closing handshake under way: %w", net.ErrClosed)
+
+// reasonMax is the longest close reason in bytes: a control frame's payload
+// less the code.
+const reasonMax = 123
+
+// Done returns a channel that is closed when the connection is over: its socket
+// is closed and nothing of it runs any more. Err then says why.
+func (c *Conn) Done() <-chan struct{} {
+	c.life.mu.Lock()
+	defer c.life.mu.Unlock()
+	if c.life.done == nil {
+		c.life.done = make(chan struct{})
+		if c.life.ended {
+			close(c.life.done)
+		}
+	}
+	return c.life.done
+}
+
+// Err is why the connection ended, a *CloseError, or nil while it has not.
+func (c *Conn) Err() error { return c.ended() }
+
+// Close runs the closing handshake: it lets a message in flight finish if it can
+// do so within CloseTimeout, sends a Close frame, and waits for the peer's for up
+// to CloseTimeout. Messages that wait for their turn fail. It reads, and drops,
+// what the peer still sends, unless somebody else is reading.
+//
+// It returns nil if both Close frames were exchanged, whoever began; otherwise
+// the connection's *CloseError. It may be called more than once, and from a
+// Handler. CloseNoStatus sends a Close without a code. A code that may not be
+// sent, or a reason that is not UTF-8 or over 123 bytes, is refused and nothing
+// happens.
+func (c *Conn) Close(code CloseCode, reason string) error {
+	switch {
+	case code == CloseNoStatus && reason != "", code != CloseNoStatus && !code.Sendable():
+		return errCloseCode
+	case len(reason) > reasonMax || !utf8.ValidString(reason):
+		return errCloseReason
+	}
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	if d := c.cfg.CloseTimeout; d > 0 {
+		ctx, cancel = context.WithTimeout(ctx, d)
+	}
+	defer cancel()
+	w := &c.w
+	w.mu.Lock()
+	if w.final == nil && !w.closing {
+		w.closing = true
+		for t := w.pop(); t != nil; t = w.pop() {
+			t.settle(done, errClosing)
+		}
+		w.control.later = &CloseFrame{Code: code, Reason: reason}
+		w.control.since = time.Now()
+		if !w.busy && !w.open {
+			w.busy = true
+			c.release() // finds the Close and sends it
+		}
+	}
+	w.mu.Unlock()
+	c.awaitClose(ctx)
+	<-c.Done()
+	if err := c.closedBy(); err != nil {
+		return err
+	}
+	return nil
+}
+
+// closedBy is nil if both Close frames were exchanged.
+func (c *Conn) closedBy() error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.w.closes.Done() && c.w.final.Cause == nil {
+		return nil
+	}
+	return c.w.final
+}
+
+// awaitClose waits for the peer's Close, reading if nobody else does, and gives
+// up when ctx ends.
+func (c *Conn) awaitClose(ctx context.Context) {
+	for {
+		outside, over := c.r.lock.whenOutside()
+		switch {
+		case over:
+			select {
+			case <-c.Done():
+				return
+			case <-ctx.Done():
+			}
+		case outside == nil:
+			if !c.r.lock.takeOver() {
+				continue
+			}
+			c.detachInput()
+			for {
+				if _, err := c.next(ctx); err != nil {
+					break
+				}
+			}
+			c.r.lock.leave()
+		default:
+			select {
+			case <-outside:
+				continue
+			case <-c.Done():
+				return
+			case <-ctx.Done():
+			}
+		}
+		break
+	}
+	if ctx.Err() == nil {
+		return
+	}
+	// The peer, or a message in flight, took too long.
+	c.w.mu.Lock()
+	sent := c.w.sender.Closed()
+	frame := c.w.control.later
+	c.w.mu.Unlock()
+	err := &TimeoutError{Limit: "CloseTimeout", After: c.cfg.CloseTimeout}
+	switch {
+	case sent:
+		c.drop(err, false)
+	case frame != nil:
+		c.fail(frame.Code, frame.Reason, err, false)
+	default:
+		c.drop(err, false)
+	}
+}
+
+// detachInput leaves the read buffer to a handler that may still look at it, and
+// goes on in another.
+func (c *Conn) detachInput() {
+	r := &c.r
+	if r.buf == nil {
+		return
+	}
+	rest := append([]byte(nil), r.in...)
+	r.buf, r.in = nil, rest
+}
+
+// CloseNow drops the connection without a closing handshake.
+func (c *Conn) CloseNow() error {
+	c.drop(nil, false)
+	return nil
+}
+
+// fail ends the connection for the given cause, with a Close of the given code.
+// holding says that the caller has the frame lock. It returns the connection's
+// final error and leaves the rest to a goroutine that CloseTimeout bounds.
+func (c *Conn) fail(code CloseCode, reason string, cause error, holding bool) error {
+	w := &c.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.final != nil {
+		if holding {
+			c.release()
+		}
+		return w.final
+	}
+	if len(reason) > reasonMax {
+		reason = reason[:reasonMax]
+	}
+	frame := &CloseFrame{Code: code, Reason: reason}
+	if !w.sender.Closed() {
+		w.control.frame, w.control.later = frame, nil
+		w.control.since = time.Now()
+		w.closes.Sent(code, reason)
+	}
+	sent, received, remote := w.closes.Frames()
+	w.setFinal(&CloseError{Code: code, Reason: reason, Remote: remote, Sent: sent, Received: received, Cause: cause})
+	c.beginEnd(holding, false)
+	return w.final
+}
+
+// beginEnd starts the end of the connection. mu is held.
+func (c *Conn) beginEnd(holding, clean bool) {
+	if !holding {
+		holding = c.w.lockFrame()
+	}
+	c.dropWaiters()
+	go c.teardown(holding, clean)
+}
+
+// lockFrame takes the frame lock if it is free. mu is held.
+func (w *writeSide) lockFrame() bool {
+	if w.busy {
+		return false
+	}
+	w.busy = true
+	return true
+}
+
+// gotClose deals with the peer's Close. It returns the connection's final error.
+func (c *Conn) gotClose(code CloseCode, reason string) error {
+	w := &c.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closes.Received(code, reason)
+	if w.final != nil {
+		return w.final
+	}
+	first := CloseFrame{Code: code, Reason: reason}
+	if sent, _, _ := w.closes.Frames(); sent != nil {
+		first = *sent
+	} else {
+		// RFC 6455, 5.5.1: "If an endpoint receives a Close frame and did not
+		// previously send a Close frame, the endpoint MUST send a Close frame in
+		// response." It may pass between the fragments of a message of ours.
+		w.control.frame, w.control.later = &CloseFrame{Code: w.closes.Answer()}, nil
+		w.control.since = time.Now()
+		w.closes.Sent(w.closes.Answer(), "")
+	}
+	sent, received, remote := w.closes.Frames()
+	w.setFinal(&CloseError{Code: first.Code, Reason: first.Reason, Remote: remote, Sent: sent, Received: received})
+	c.beginEnd(false, len(c.r.in) == 0)
+	return w.final
+}
+
+// teardown ends the connection: it sends what is due, our Close last, lets the
+// peer read it, and closes the socket. holding says that the frame lock is ours;
+// clean that both Close frames were exchanged and nothing of the peer's is
+// unread.
+func (c *Conn) teardown(holding, clean bool) {
+	w := &c.w
+	var until time.Time
+	if d := c.cfg.CloseTimeout; d > 0 {
+		until = time.Now().Add(d)
+		c.limitWrites(until)
+	}
+	w.mu.Lock()
+	for !holding {
+		// Whoever has the frame lock sends our Close at the next boundary, or
+		// comes to the end of the deadline above.
+		if !w.busy {
+			w.busy, holding = true, true
+			break
+		}
+		if w.flushed == nil {
+			w.flushed = make(chan struct{})
+		}
+		flushed := w.flushed
+		w.mu.Unlock()
+		<-flushed
+		w.mu.Lock()
+	}
+	if w.control.due() || w.corked != nil {
+		b := c.begin()
+		w.mu.Unlock()
+		_ = b.write(nil) // an error means that the peer is gone
+		w.mu.Lock()
+		w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+		b.free()
+	}
+	w.busy = false
+	c.dropWaiters()
+	w.signalFlushed()
+	w.mu.Unlock()
+	if outside := c.r.lock.finish(); outside != nil {
+		c.interruptRead()
+		<-outside
+	}
+	if !clean || c.role == RoleClient {
+		c.linger(until)
+	}
+	_ = c.nc.Close()
+	c.over()
+}
+
+// linger reads until the peer has closed its side. RFC 6455, 7.1.1: the server
+// closes TCP first, and unread input at that moment would make the system reset
+// the connection and destroy the Close on its way.
+func (c *Conn) linger(until time.Time) {
+	if c.role == RoleServer {
+		if hc, ok := c.nc.(interface{ CloseWrite() error }); !ok || hc.CloseWrite() != nil {
+			return
+		}
+	}
+	c.resetRead()
+	_ = c.nc.SetReadDeadline(until)
+	buf := readBuffers.Get().(*[readBufferSize]byte)
+	defer readBuffers.Put(buf)
+	for {
+		n, err := c.nc.Read(buf[:])
+		if t := c.trace(); n > 0 && t != nil && t.Bytes != nil {
+			t.Bytes(In, buf[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// drop ends the connection without a further frame. holding says that the
+// caller has the frame lock. It returns the connection's final error.
+func (c *Conn) drop(cause error, holding bool) error {
+	w := &c.w
+	w.mu.Lock()
+	first := w.final == nil
+	if first {
+		e := &CloseError{Code: CloseAbnormal, Cause: cause}
+		var remote bool
+		e.Sent, e.Received, remote = w.closes.Frames()
+		switch {
+		case remote:
+			e.Code, e.Reason, e.Remote = e.Received.Code, e.Received.Reason, true
+		case e.Sent != nil:
+			e.Code, e.Reason = e.Sent.Code, e.Sent.Reason
+		}
+		if cause == nil {
+			e.Cause = errDropped
+		}
+		w.setFinal(e)
+	}
+	if holding {
+		c.release()
+	} else {
+		c.dropWaiters()
+	}
+	err := w.final
+	w.mu.Unlock()
+	_ = c.nc.Close()
+	if first {
+		if outside := c.r.lock.finish(); outside != nil {
+			// A reader finds the socket closed; it may be the caller itself.
+			go func() {
+				<-outside
+				c.over()
+			}()
+		} else {
+			c.over()
+		}
+	}
+	return err
+}
+
+// errDropped is the cause of CloseNow.
+var errDropped = errors.New("dropped by CloseNow")
+
+// over notes that the socket is closed.
+func (c *Conn) over() {
+	l := &c.life
+	l.mu.Lock()
+	if l.over {
+		l.mu.Unlock()
+		return
+	}
+	l.over = true
+	if l.alive != nil {
+		l.alive.Stop()
+	}
+	l.mu.Unlock()
+	c.closeQueue()
+	err := c.w.finalError()
+	if c.server != nil {
+		c.server.remove(c)
+	}
+	if t := c.trace(); t != nil && t.Closed != nil {
+		t.Closed(err)
+	}
+	if log := c.cfg.Logger; log != nil && !err.normal() && !errors.Is(err, errDropped) {
+		log.Info("connection ended", "remote", c.RemoteAddr(), "code", uint16(err.Code), "err", err)
+	}
+	l.mu.Lock()
+	if l.done != nil {
+		close(l.done)
+	}
+	l.ended = true
+	l.mu.Unlock()
+}
+
+// isOver reports whether the socket is closed.
+func (c *Conn) isOver() bool {
+	c.life.mu.Lock()
+	defer c.life.mu.Unlock()
+	return c.life.over
+}
+
+func (w *writeSide) finalError() *CloseError {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.final
+}

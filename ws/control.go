@@ -1,0 +1,306 @@
+package ws
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/weft-ws/weft/internal/wire"
+)
+
+// pongsMax is how many pongs may be owed. RFC 6455, 5.5.3: an endpoint that has
+// not answered earlier pings "MAY elect to send a Pong frame for only the most
+// recently processed Ping frame". So a short queue is enough, and a flood costs
+// the flooder.
+const pongsMax = 16
+
+// controls are control frames that wait for the wire. They are guarded by
+// writeSide.mu.
+type controls struct {
+	pongs *pongQueue
+	pings []uint64
+	frame *CloseFrame // our Close, as soon as a frame boundary comes
+	later *CloseFrame // our Close, when the message in flight is finished
+	since time.Time   // since when the oldest waits
+}
+
+type pongQueue struct {
+	n    int
+	list [pongsMax]struct {
+		n int
+		b [wire.ControlPayloadMax]byte
+	}
+}
+
+// due reports whether a control frame waits.
+func (q *controls) due() bool {
+	return q.frame != nil || len(q.pings) > 0 || q.pongs != nil && q.pongs.n > 0
+}
+
+// push owes a pong. When the queue is full the newest takes the place of the
+// newest, and push returns false.
+func (q *controls) push(payload []byte) bool {
+	if q.pongs == nil {
+		q.pongs = new(pongQueue)
+	}
+	room := q.pongs.n < pongsMax
+	if room {
+		q.pongs.n++
+	}
+	p := &q.pongs.list[q.pongs.n-1]
+	p.n = copy(p.b[:], payload)
+	return room
+}
+
+// takeControl moves the control frames that wait into b, our Close last. mu and
+// the frame lock are held.
+func (c *Conn) takeControl(b *batch) {
+	w := &c.w
+	q := &w.control
+	if !q.due() {
+		return
+	}
+	since := q.since
+	q.since = time.Time{}
+	add := func(op wire.Opcode, payload []byte, last bool) {
+		open := w.sender.Open()
+		f, err := w.sender.Control(op, len(payload))
+		if err != nil {
+			return // a Close has been sent: nothing may follow
+		}
+		c.countFrame(&f)
+		w.stats.Sent.Control++
+		if open {
+			w.stats.Interleaved++
+		}
+		b.size += wire.HeaderMax + len(payload)
+		b.copyFrame(f.Header, payload, piece{end: true, close: last, since: since})
+	}
+	if q.pongs != nil {
+		for i := range q.pongs.list[:q.pongs.n] {
+			p := &q.pongs.list[i]
+			add(wire.Pong, p.b[:p.n], false)
+		}
+		q.pongs.n = 0
+	}
+	for _, id := range q.pings {
+		add(wire.Ping, binary.BigEndian.AppendUint64(nil, id), false)
+	}
+	q.pings = q.pings[:0]
+	if q.frame != nil {
+		w.closes.Sent(q.frame.Code, q.frame.Reason)
+		add(wire.Close, closeBody(q.frame), true)
+		q.frame = nil
+	}
+}
+
+// closeBody is the payload of a Close frame.
+func closeBody(f *CloseFrame) []byte {
+	if f.Code == CloseNoStatus {
+		return nil
+	}
+	return append([]byte{byte(f.Code >> 8), byte(f.Code)}, f.Reason...)
+}
+
+// flushControl sends the control frames that wait, and replies that are held.
+// The frame lock is held; it releases it.
+func (c *Conn) flushControl() {
+	w := &c.w
+	w.mu.Lock()
+	if !w.control.due() && w.corked == nil {
+		c.release()
+		w.mu.Unlock()
+		return
+	}
+	b := c.begin()
+	w.mu.Unlock()
+	err := b.write(nil)
+	w.mu.Lock()
+	w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+	b.free()
+	if err != nil {
+		w.mu.Unlock()
+		c.drop(err, true)
+		return
+	}
+	c.release()
+	w.mu.Unlock()
+}
+
+// owe notes that a control frame waits, and sees to it that somebody sends it
+// unless the caller does so itself. mu is held.
+func (c *Conn) owe(flush bool) {
+	w := &c.w
+	if w.control.since.IsZero() {
+		w.control.since = time.Now()
+	}
+	if flush && !w.busy && w.final == nil {
+		w.busy = true
+		go c.flushControl()
+	}
+}
+
+// gotPing owes an answer to a ping. The reader never writes it: two peers whose
+// buffers are full would wait for each other. A callback loop sends what it owes
+// when it has consumed its input.
+func (c *Conn) gotPing(payload []byte) {
+	w := &c.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.final != nil || w.sender.Closed() {
+		return
+	}
+	if !w.control.push(payload) {
+		w.stats.PongsDropped++
+	}
+	c.owe(!c.r.serving)
+}
+
+// pings are the pings of ours that wait for a pong. Guarded by life.mu.
+type pings struct {
+	last    uint64 // ID of the latest ping
+	waiting []pingWait
+	rtt     time.Duration
+	alive   uint64 // ID of the keep-alive ping under way, 0 if none
+	asked   time.Time
+	seen    uint64 // bytes received when keep-alive last looked
+}
+
+type pingWait struct {
+	id    uint64
+	sent  time.Time
+	ready chan time.Duration
+}
+
+// pingsMax bounds the pings that may wait for a pong at once.
+const pingsMax = 1024
+
+// Ping sends a ping and waits for its pong, or for that of a later ping. It
+// returns the round trip, which includes the wait for the wire. Somebody must be
+// reading, but not inside Ping: a Handler calls it from a goroutine of its own.
+func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
+	l := &c.life
+	l.mu.Lock()
+	if len(l.pings.waiting) >= pingsMax {
+		l.mu.Unlock()
+		return 0, errPings
+	}
+	l.pings.last++
+	p := pingWait{id: l.pings.last, sent: time.Now(), ready: make(chan time.Duration, 1)}
+	l.pings.waiting = append(l.pings.waiting, p)
+	l.mu.Unlock()
+	defer c.forgetPing(p.id)
+	if err := c.sendPing(p.id); err != nil {
+		return 0, err
+	}
+	if !c.r.lock.active() && c.cfg.Logger != nil {
+		c.cfg.Logger.Debug("ping waits, but nobody reads", "remote", c.RemoteAddr())
+	}
+	select {
+	case rtt = <-p.ready:
+		return rtt, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	case <-c.Done():
+		return 0, c.Err()
+	}
+}
+
+func (c *Conn) sendPing(id uint64) error {
+	w := &c.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.refuse(); err != nil {
+		return err
+	}
+	w.control.pings = append(w.control.pings, id)
+	c.owe(true)
+	return nil
+}
+
+func (c *Conn) forgetPing(id uint64) {
+	l := &c.life
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, p := range l.pings.waiting {
+		if p.id == id {
+			l.pings.waiting = append(l.pings.waiting[:i], l.pings.waiting[i+1:]...)
+			return
+		}
+	}
+}
+
+// gotPong completes the ping that it answers, and earlier ones. A pong that
+// nobody asked for is legal and ignored.
+func (c *Conn) gotPong(payload []byte) {
+	if len(payload) != 8 {
+		return
+	}
+	id := binary.BigEndian.Uint64(payload)
+	l := &c.life
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if id == 0 || id > l.pings.last {
+		return
+	}
+	now := time.Now()
+	if id >= l.pings.alive && l.pings.alive != 0 {
+		l.pings.rtt = now.Sub(l.pings.asked)
+		l.pings.alive = 0
+	}
+	for _, p := range l.pings.waiting {
+		if p.id <= id {
+			select {
+			case p.ready <- now.Sub(p.sent):
+				l.pings.rtt = now.Sub(p.sent)
+			default: // answered already
+			}
+		}
+	}
+}
+
+// startKeepAlive begins to watch the peer's silence.
+func (c *Conn) startKeepAlive() {
+	c.life.mu.Lock()
+	defer c.life.mu.Unlock()
+	c.life.alive = time.AfterFunc(c.cfg.KeepAlive, c.keepAlive)
+}
+
+// keepAlive runs on its own goroutine when the timer fires: it pings a peer
+// that has been silent, and gives up on one that stays so.
+func (c *Conn) keepAlive() {
+	seen := c.r.snapshot().Bytes
+	l := &c.life
+	l.mu.Lock()
+	if l.over {
+		l.mu.Unlock()
+		return
+	}
+	p := &l.pings
+	quiet := seen == p.seen
+	p.seen = seen
+	next, ping, dead := c.cfg.KeepAlive, uint64(0), false
+	switch {
+	case !quiet:
+		p.alive = 0
+	case p.alive != 0 && c.r.lock.active():
+		dead = true
+	case p.alive == 0:
+		p.last++
+		p.alive, p.asked, ping = p.last, time.Now(), p.last
+		next = c.cfg.PongTimeout
+		if next == 0 {
+			next = c.cfg.KeepAlive
+		}
+	}
+	if !dead {
+		l.alive.Reset(next)
+	}
+	l.mu.Unlock()
+	if ping != 0 {
+		_ = c.sendPing(ping) // an error means that the connection is ending
+	}
+	if dead {
+		c.fail(CloseGoingAway, "ping not answered", &TimeoutError{Limit: "PongTimeout", After: c.cfg.PongTimeout, Code: CloseGoingAway}, false)
+	}
+}

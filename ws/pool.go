@@ -1,0 +1,93 @@
+package ws
+
+import "sync"
+
+// readBufferSize is how much one read of the network takes at most. The buffer
+// comes from a pool when bytes are there and goes back when they are consumed:
+// an idle connection holds none.
+const readBufferSize = 64 << 10
+
+var readBuffers = sync.Pool{New: func() any { return new([readBufferSize]byte) }}
+
+// A messageBuffer collects the fragments of a message. It grows as bytes
+// arrive, never by what a header promises.
+type messageBuffer struct {
+	b       []byte
+	base    int  // where the message begins
+	foreign bool // the memory is the caller's
+}
+
+// Message buffers of at most messageBufferSmall and above. A large buffer that
+// has served is reused by any message that has outgrown a small one; that
+// takes no new memory.
+var (
+	messageBuffers = sync.Pool{New: func() any { return new(messageBuffer) }}
+	largeBuffers   sync.Pool // of *messageBuffer
+)
+
+const (
+	messageBufferFirst = 4 << 10
+	messageBufferSmall = 64 << 10
+	// messageBufferKeep is the largest buffer that goes back to a pool; a
+	// sync.Pool drops what two collections have not used.
+	messageBufferKeep = 64 << 20
+	// giveBackMin is the size from which the memory of an outgrown buffer is
+	// given back to the system at once, so that growing a message does not hold
+	// it twice.
+	giveBackMin = 1 << 20
+)
+
+// room sees to it that need more bytes have room. The buffer at least doubles,
+// so that a message costs few moves, and never grows ahead of that.
+func (m *messageBuffer) room(c *Conn, need int) error {
+	n := len(m.b)
+	if cap(m.b)-n >= need {
+		return nil
+	}
+	size := n + max(need, n-m.base, messageBufferFirst)
+	if err := c.charge(int64(size - m.base)); err != nil {
+		return err
+	}
+	if !m.foreign && size > messageBufferSmall {
+		if l, _ := largeBuffers.Get().(*messageBuffer); l != nil && cap(l.b) >= size {
+			m.move(l.b[:0])
+			return nil
+		}
+	}
+	m.move(make([]byte, 0, size))
+	return nil
+}
+
+// roomDirect makes room to read some of the want bytes to come from the network
+// straight into the buffer.
+func (m *messageBuffer) roomDirect(c *Conn, want int64) error {
+	if free := int64(cap(m.b) - len(m.b)); free >= min(want, directMin/2) {
+		return nil
+	}
+	return m.room(c, int(min(want, int64(max(len(m.b)-m.base, messageBufferSmall)))))
+}
+
+// move goes on in new memory.
+func (m *messageBuffer) move(to []byte) {
+	old := m.b
+	m.b = append(to, old...)
+	if !m.foreign && cap(old) >= giveBackMin {
+		giveBack(old[:cap(old)])
+	}
+	m.foreign = false
+}
+
+// release puts the buffer back for others.
+func (m *messageBuffer) release() {
+	m.base, m.foreign = 0, false
+	switch n := cap(m.b); {
+	case n > messageBufferKeep:
+		m.b = nil
+	case n > messageBufferSmall:
+		largeBuffers.Put(&messageBuffer{b: m.b[:0]})
+		m.b = nil
+	default:
+		m.b = m.b[:0]
+	}
+	messageBuffers.Put(m)
+}

@@ -1,0 +1,721 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/weft-ws/weft/internal/deflate"
+	"github.com/weft-ws/weft/internal/proto"
+	"github.com/weft-ws/weft/internal/wire"
+)
+
+// directMin is how many payload bytes of a frame must be missing for them to be
+// read straight into the message, past the read buffer.
+const directMin = readBufferSize
+
+// A readSide belongs to whoever is inside its lock.
+type readSide struct {
+	lock    readLock
+	recv    proto.Receiver
+	serving bool       // a callback loop reads; set before the first read
+	ctx     handlerCtx // what a Handler is given
+	held    bool       // the receiver's clocks are stopped
+
+	early []byte                // arrived with the handshake, not yet used
+	in    []byte                // read, not yet consumed; part of buf or early
+	buf   *[readBufferSize]byte // nil while nothing is there
+
+	try     func(fd uintptr) bool // c.attemptRead, made once
+	dst     []byte                // where attemptRead reads to; nil: buf
+	n       int
+	err     error
+	waitCtx context.Context
+	stop    func() bool
+
+	partial  []byte // of a message whose read was cancelled
+	inflater *deflate.Inflater
+	text     proto.Text // of inflated text
+	inflated int64      // bytes of the present message, inflated
+	charged  int64      // bytes of it charged to the budget
+
+	count Traffic // of the owner
+	mu    sync.Mutex
+	seen  Traffic // published from count
+}
+
+// A Message is a complete data message.
+type Message struct {
+	Type      MessageType
+	Data      []byte
+	Fragments int // frames that it arrived in
+}
+
+func (r *readSide) snapshot() Traffic {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.seen
+}
+
+// publish lets others see the counters.
+func (r *readSide) publish() {
+	if r.count.Bytes == r.seen.Bytes {
+		return // only the owner writes seen
+	}
+	r.mu.Lock()
+	r.seen = r.count
+	r.mu.Unlock()
+}
+
+// enter begins a call that reads; leave ends it.
+func (c *Conn) enterRead(ctx context.Context) error {
+	if err := c.r.lock.lock(ctx, c.refuseRead); err != nil {
+		return err
+	}
+	c.resumeClocks()
+	return nil
+}
+
+func (c *Conn) leaveRead(own bool) {
+	c.holdClocks()
+	c.r.publish()
+	if own {
+		c.r.lock.leave()
+	} else {
+		c.r.lock.unlock()
+	}
+}
+
+// holdClocks stops the receiver's clocks: what follows is the application's
+// time, not the peer's.
+func (c *Conn) holdClocks() {
+	if c.r.recv.Timed() {
+		c.r.held = true
+		c.r.recv.Hold(time.Now())
+	}
+}
+
+func (c *Conn) resumeClocks() {
+	if c.r.held {
+		c.r.held = false
+		c.r.recv.Resume(time.Now())
+	}
+}
+
+// refuseRead is the error of a reader that comes too late.
+func (c *Conn) refuseRead() error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.w.final != nil {
+		return c.w.final
+	}
+	return errClosing
+}
+
+// next returns the next piece of a data message. Control frames are dealt with
+// on the way. Its payload is valid until the next call.
+func (c *Conn) next(ctx context.Context) (proto.Event, error) {
+	r := &c.r
+	for {
+		for len(r.in) > 0 {
+			ev, n, err := r.recv.Next(r.in)
+			r.in = r.in[n:]
+			if ev.FrameStart {
+				c.gotFrame(&ev)
+			}
+			if err != nil {
+				return ev, c.failRead(err)
+			}
+			switch ev.Kind {
+			case proto.Data:
+				if ev.Last {
+					f := r.recv.Frame()
+					r.count.message(r.recv.Received(), f.Fragment)
+				}
+				return ev, nil
+			case proto.Ping:
+				c.gotPing(ev.Payload)
+			case proto.Pong:
+				c.gotPong(ev.Payload)
+			case proto.Close:
+				return ev, c.gotClose(ev.Code, string(ev.Payload))
+			}
+		}
+		if r.serving {
+			c.flushReplies()
+		}
+		n, err := c.fill(ctx, nil)
+		if err != nil {
+			return proto.Event{}, err
+		}
+		_ = n
+	}
+}
+
+// gotFrame counts a frame whose header was accepted.
+func (c *Conn) gotFrame(ev *proto.Event) {
+	t := &c.r.count
+	t.Frames++
+	if ev.Kind > proto.Data || c.r.recv.Frame().Opcode.Control() {
+		t.Control++
+	}
+	if trace := c.trace(); trace != nil && trace.Frame != nil {
+		trace.Frame(c.r.recv.Frame())
+	}
+}
+
+// nextDirect reads payload of the current frame straight into dst, which is not
+// empty.
+func (c *Conn) nextDirect(ctx context.Context, dst []byte) (proto.Event, error) {
+	if want := c.r.recv.Want(); int64(len(dst)) > want {
+		dst = dst[:want]
+	}
+	n, err := c.fill(ctx, dst)
+	if err != nil {
+		return proto.Event{}, err
+	}
+	ev, _, err := c.r.recv.Next(dst[:n])
+	if err != nil {
+		return ev, c.failRead(err)
+	}
+	if ev.Last {
+		f := c.r.recv.Frame()
+		c.r.count.message(c.r.recv.Received(), f.Fragment)
+	}
+	return ev, nil
+}
+
+// fill reads the network once, into dst, or else into the read buffer, which
+// becomes in. The error is ctx's if that ends first: then nothing was lost. Any
+// other error is final.
+func (c *Conn) fill(ctx context.Context, dst []byte) (int, error) {
+	r := &c.r
+	if len(r.early) > 0 {
+		n := len(r.early)
+		if dst != nil {
+			n = copy(dst, r.early)
+			r.early = r.early[n:]
+			c.received(dst[:n])
+			return n, nil
+		}
+		r.in, r.early = r.early, nil
+		c.received(r.in)
+		return n, nil
+	}
+	r.early = nil
+	for {
+		if r.recv.Timed() {
+			if err := r.recv.Tick(time.Now()); err != nil {
+				return 0, c.failRead(err)
+			}
+		}
+		r.publish()
+		var n int
+		var err error
+		if c.raw != nil {
+			n, err = c.fillRaw(ctx, dst)
+		} else {
+			n, err = c.fillGeneric(ctx, dst)
+		}
+		if r.stop != nil {
+			r.stop()
+			r.stop = nil
+		}
+		if n > 0 {
+			p := dst
+			if p == nil {
+				p = r.buf[:]
+				r.in = p[:n]
+			}
+			c.received(p[:n])
+			return n, nil
+		}
+		if err == nil {
+			err = io.EOF
+		}
+		c.releaseBuf()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			if r.waitCtx = nil; err == ctx.Err() {
+				return 0, err
+			}
+			return 0, c.failRead(err)
+		}
+		// Reset first, look afterwards: who interrupts sets the reason first.
+		c.resetRead()
+		if err := c.ended(); err != nil {
+			return 0, err
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// received counts and traces bytes before they are unmasked.
+func (c *Conn) received(p []byte) {
+	c.r.count.Bytes += uint64(len(p))
+	if t := c.trace(); t != nil && t.Bytes != nil {
+		t.Bytes(In, p)
+	}
+}
+
+func (c *Conn) fillRaw(ctx context.Context, dst []byte) (int, error) {
+	r := &c.r
+	r.dst, r.n, r.err, r.waitCtx = dst, 0, nil, ctx
+	if err := c.raw.Read(r.try); err != nil {
+		return 0, err
+	}
+	return r.n, r.err
+}
+
+// attemptRead is one try on a raw socket; false means to be called again when
+// there is something. It takes a buffer for the moment of the try only.
+func (c *Conn) attemptRead(fd uintptr) bool {
+	r := &c.r
+	p := r.dst
+	if p == nil {
+		c.takeBuf()
+		p = r.buf[:]
+	}
+	n, again, err := sysRead(fd, p)
+	if !again {
+		r.n, r.err = n, err
+		return true
+	}
+	c.releaseBuf()
+	return !c.waitRead()
+}
+
+// waitRead prepares to wait for the network; false means not to.
+func (c *Conn) waitRead() bool {
+	r := &c.r
+	if r.recv.Timed() {
+		c.setReadDeadline(r.recv.Deadline())
+	}
+	if r.stop == nil && r.waitCtx != nil && !c.isHandlerCtx(r.waitCtx) && r.waitCtx.Done() != nil {
+		if err := r.waitCtx.Err(); err != nil {
+			r.err = err
+			return false
+		}
+		r.stop = context.AfterFunc(r.waitCtx, c.interruptRead)
+	}
+	return true
+}
+
+func (c *Conn) fillGeneric(ctx context.Context, dst []byte) (int, error) {
+	r := &c.r
+	r.waitCtx = ctx
+	if dst == nil {
+		c.takeBuf()
+		dst = r.buf[:]
+	}
+	if !c.waitRead() {
+		// The context has ended already. If something is there no waiting is
+		// needed, and the read succeeds.
+		c.setReadDeadline(time.Now().Add(time.Millisecond))
+		n, err := c.nc.Read(dst)
+		if n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			c.resetRead()
+			err = r.err
+		}
+		return n, err
+	}
+	return c.nc.Read(dst)
+}
+
+func (c *Conn) takeBuf() {
+	if c.r.buf == nil {
+		c.r.buf = readBuffers.Get().(*[readBufferSize]byte)
+	}
+}
+
+func (c *Conn) releaseBuf() {
+	if c.r.buf != nil {
+		readBuffers.Put(c.r.buf)
+		c.r.buf, c.r.in = nil, nil
+	}
+}
+
+// failRead ends the connection for what the receiver or the network said.
+func (c *Conn) failRead(err error) error {
+	c.releaseBuf()
+	var v *ProtocolError
+	var l *LimitError
+	var t *TimeoutError
+	switch {
+	case errors.As(err, &v):
+		if trace := c.trace(); trace != nil && trace.Violation != nil {
+			trace.Violation(v)
+		}
+		return c.fail(v.Rule.Code, v.Rule.ID+" "+v.Rule.Name, v, false)
+	case errors.As(err, &l):
+		return c.fail(l.Code, "over "+l.Limit+" "+fmt.Sprint(l.Max), l, false)
+	case errors.As(err, &t):
+		return c.fail(t.Code, t.Limit+" "+t.After.String(), t, false)
+	}
+	if err := c.ended(); err != nil {
+		return err
+	}
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	return c.drop(fmt.Errorf("stream ended %s: %w", c.r.recv.Where(), err), false)
+}
+
+// ended is the connection's final error, or nil.
+func (c *Conn) ended() error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	if c.w.final != nil {
+		return c.w.final
+	}
+	return nil
+}
+
+// take adds the payload of ev to dst, whose message begins at base.
+func (c *Conn) take(dst []byte, base int, ev *proto.Event) ([]byte, error) {
+	if !ev.Compressed {
+		return append(dst, ev.Payload...), nil
+	}
+	src := ev.Payload
+	for {
+		if len(dst) == cap(dst) {
+			dst = append(dst, 0)[:len(dst)] // grows as bytes come
+		}
+		n, ns, done, err := c.inflate(dst[len(dst):cap(dst)], src, ev)
+		dst, src = dst[:len(dst)+n], src[ns:]
+		if err != nil {
+			return dst, err
+		}
+		if done || len(src) == 0 && !ev.Last && n == 0 {
+			return dst, nil
+		}
+	}
+}
+
+// inflate turns compressed payload of the present message into dst, at most up
+// to the limit, and checks text.
+func (c *Conn) inflate(dst, src []byte, ev *proto.Event) (nd, ns int, done bool, err error) {
+	r := &c.r
+	if ev.First && r.inflated < 0 {
+		r.inflated = 0
+		r.text.Reset()
+	}
+	limit := c.cfg.MaxMessageSize
+	if limit > 0 && int64(len(dst)) > limit-r.inflated+1 {
+		dst = dst[:limit-r.inflated+1]
+	}
+	nd, ns, done, err = r.inflater.Step(dst, src, ev.Last)
+	if err != nil {
+		v := &ProtocolError{Rule: proto.RuleByID("DF-10"), From: c.role.Peer(), Frame: r.recv.Frame(), Detail: err.Error()}
+		var de *deflate.Error
+		if errors.As(err, &de) {
+			v.Rule, v.Detail = proto.RuleByID(de.RuleID), de.Detail
+		}
+		v.Offset = v.Frame.Offset
+		return nd, ns, false, c.failRead(v)
+	}
+	r.inflated += int64(nd)
+	if limit > 0 && r.inflated > limit {
+		return nd, ns, false, c.failRead(&LimitError{Limit: "MaxMessageSize", Max: limit, Code: CloseMessageTooBig, Frame: r.recv.Frame()})
+	}
+	if ev.Opcode == wire.Text {
+		bad := r.text.Next(dst[:nd])
+		if bad >= 0 || done && !r.text.Complete() {
+			v := &ProtocolError{Rule: proto.RuleByID("MS-05"), From: c.role.Peer(), Frame: r.recv.Frame(), Detail: "after inflation"}
+			if bad < 0 {
+				v.Rule = proto.RuleByID("MS-06")
+			}
+			v.Offset = v.Frame.Offset
+			return nd, ns, false, c.failRead(v)
+		}
+	}
+	if done {
+		r.inflated = -1 // the next message counts anew
+		r.inflater.Release()
+	}
+	return nd, ns, done, nil
+}
+
+// ReadMessage returns the next whole message; the caller owns the bytes. If ctx
+// ends first nothing is lost: the next read carries on where this one stopped.
+// A read that need not wait succeeds even on a ctx that has ended.
+//
+// After the end of the connection the error is its *CloseError.
+func (c *Conn) ReadMessage(ctx context.Context) (MessageType, []byte, error) {
+	m, err := c.readWhole(ctx)
+	return m.Type, m.Data, err
+}
+
+// readWhole collects a message in a pooled buffer, and hands over a copy, or
+// the buffer if it is large.
+func (c *Conn) readWhole(ctx context.Context) (Message, error) {
+	if err := c.enterRead(ctx); err != nil {
+		return Message{}, err
+	}
+	buf := messageBuffers.Get().(*messageBuffer)
+	typ, frags, err := c.collect(ctx, buf, nil)
+	m := Message{Type: typ, Fragments: frags}
+	if err == nil {
+		if len(buf.b) < handOverMin {
+			m.Data = append(make([]byte, 0, len(buf.b)), buf.b...)
+		} else {
+			m.Data, buf.b = buf.b, nil
+		}
+	}
+	buf.release()
+	c.leaveRead(false)
+	return m, err
+}
+
+// handOverMin is the message size in bytes from which ReadMessage gives its
+// buffer away rather than a copy of it.
+const handOverMin = 1 << 20
+
+// AppendMessage is ReadMessage into the caller's memory: the message is
+// appended to dst. It allocates only when dst has no room.
+func (c *Conn) AppendMessage(ctx context.Context, dst []byte) (MessageType, []byte, error) {
+	if err := c.enterRead(ctx); err != nil {
+		return 0, dst, err
+	}
+	buf := messageBuffer{b: dst, base: len(dst), foreign: true}
+	typ, _, err := c.collect(ctx, &buf, nil)
+	c.leaveRead(false)
+	if err != nil {
+		return 0, dst, err
+	}
+	return typ, buf.b, nil
+}
+
+// collect reads a whole message into buf. A message that is begun is given as
+// ev.
+func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event) (MessageType, int, error) {
+	r := &c.r
+	if len(r.partial) > 0 {
+		buf.b = append(buf.b, r.partial...)
+		r.partial = nil
+	}
+	for {
+		var e proto.Event
+		var err error
+		switch want := r.recv.Want(); {
+		case ev != nil:
+			e, ev = *ev, nil
+		case len(r.in) == 0 && want >= directMin && !r.recv.Compressed():
+			if err = buf.roomDirect(c, want); err != nil {
+				return 0, 0, err
+			}
+			n := len(buf.b)
+			if e, err = c.nextDirect(ctx, buf.b[n:cap(buf.b)]); err == nil {
+				buf.b = buf.b[:n+len(e.Payload)]
+				e.Payload = nil
+			}
+		default:
+			e, err = c.next(ctx)
+		}
+		if err == nil && len(e.Payload) > 0 {
+			if !e.Compressed {
+				err = buf.room(c, len(e.Payload))
+			}
+			if err == nil {
+				buf.b, err = c.take(buf.b, buf.base, &e)
+			}
+		} else if err == nil && e.Compressed && e.Last {
+			buf.b, err = c.take(buf.b, buf.base, &e)
+		}
+		if err != nil {
+			c.uncharge()
+			if c.ended() == nil && r.recv.Partial() {
+				r.partial = append(r.partial, buf.b[buf.base:]...)
+			}
+			return 0, 0, err
+		}
+		if e.Last {
+			c.uncharge()
+			return MessageType(e.Opcode), r.recv.Fragments(), nil
+		}
+	}
+}
+
+// Messages ranges over incoming messages. It ends after a normal closure (1000,
+// 1001 or no code) and yields a final error after any other end, ctx's included.
+func (c *Conn) Messages(ctx context.Context) iter.Seq2[Message, error] {
+	return func(yield func(Message, error) bool) {
+		for {
+			m, err := c.readWhole(ctx)
+			if err != nil {
+				var ce *CloseError
+				if !errors.As(err, &ce) || !ce.normal() {
+					yield(Message{}, err)
+				}
+				return
+			}
+			if !yield(m, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Drain reads and drops messages until the connection ends or ctx does. It
+// returns nil after a normal closure.
+func (c *Conn) Drain(ctx context.Context) error {
+	for {
+		m, err := c.NextReader(ctx)
+		if err == nil {
+			err = m.Discard()
+		}
+		if err != nil {
+			var ce *CloseError
+			if errors.As(err, &ce) && ce.normal() {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// A MessageReader reads one message. It belongs to one goroutine, and holds the
+// read side of the connection until it has returned io.EOF or another error, or
+// Discard was called.
+type MessageReader struct {
+	Type MessageType
+
+	c    *Conn
+	ctx  context.Context
+	ev   proto.Event // what was read and not yet handed out
+	fin  bool
+	err  error
+	scan bool
+}
+
+// NextReader streams the next message without holding it in memory. ctx bounds
+// the wait for its beginning and each Read. Other readers wait until it is
+// finished.
+func (c *Conn) NextReader(ctx context.Context) (*MessageReader, error) {
+	if err := c.enterRead(ctx); err != nil {
+		return nil, err
+	}
+	m := &MessageReader{c: c, ctx: ctx}
+	if len(c.r.partial) > 0 {
+		// A cancelled ReadMessage has read part of it.
+		m.ev = proto.Event{Kind: proto.Data, Payload: c.r.partial, Opcode: c.r.recv.Opcode()}
+		c.r.partial = nil
+		m.Type = MessageType(m.ev.Opcode)
+		c.leaveRead(true)
+		return m, nil
+	}
+	ev, err := c.next(ctx)
+	if err != nil {
+		c.leaveRead(false)
+		return nil, err
+	}
+	m.ev, m.Type = ev, MessageType(ev.Opcode)
+	c.leaveRead(true)
+	return m, nil
+}
+
+// Read reads into p. It returns io.EOF only after FIN; if the connection ends
+// earlier errors.Is(err, io.ErrUnexpectedEOF) holds beside the *CloseError. If
+// ctx ends first nothing is lost and Read may be called again after
+// SetContext.
+func (m *MessageReader) Read(p []byte) (n int, err error) {
+	if m.err != nil {
+		return 0, m.err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c := m.c
+	if !c.r.lock.enter() {
+		return 0, m.end(c.refuseRead())
+	}
+	c.resumeClocks()
+	for n == 0 {
+		if m.ev.Compressed {
+			var ns int
+			var done bool
+			n, ns, done, err = c.inflate(p, m.ev.Payload, &m.ev)
+			m.ev.Payload = m.ev.Payload[ns:]
+			if done {
+				m.fin = true
+			}
+			if err != nil || n > 0 {
+				break
+			}
+		} else {
+			n = copy(p, m.ev.Payload)
+			m.ev.Payload = m.ev.Payload[n:]
+			m.fin = m.ev.Last && len(m.ev.Payload) == 0
+			if n > 0 {
+				break
+			}
+		}
+		if m.fin {
+			return 0, m.end(io.EOF)
+		}
+		if len(m.ev.Payload) == 0 && !m.ev.Last {
+			if len(c.r.in) == 0 && len(p) >= directMin && c.r.recv.Want() >= directMin && !m.ev.Compressed {
+				m.ev, err = c.nextDirect(m.ctx, p)
+				n, m.ev.Payload = len(m.ev.Payload), nil
+				m.fin = m.ev.Last
+				break
+			}
+			if m.ev, err = c.next(m.ctx); err != nil {
+				m.ev = proto.Event{Kind: proto.Data}
+				break
+			}
+		}
+	}
+	if err != nil {
+		if c.ended() == nil { // the context's: nothing is lost
+			c.leaveRead(true)
+			return n, err
+		}
+		return n, m.end(err)
+	}
+	c.leaveRead(true)
+	return n, nil
+}
+
+// end finishes the message; the lock is held, except after the end of the
+// connection.
+func (m *MessageReader) end(err error) error {
+	var ce *CloseError
+	if errors.As(err, &ce) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		err = &cutShortError{ce}
+	}
+	m.err = err
+	m.c.leaveRead(false)
+	return err
+}
+
+// A cutShortError is the end of a connection inside a message.
+type cutShortError struct{ *CloseError }
+
+func (e *cutShortError) Unwrap() []error { return []error{e.CloseError, io.ErrUnexpectedEOF} }
+
+// SetContext replaces the context given to NextReader for the reads to come.
+func (m *MessageReader) SetContext(ctx context.Context) { m.ctx = ctx }
+
+// Discard reads and drops the rest of the message.
+func (m *MessageReader) Discard() error {
+	if errors.Is(m.err, io.EOF) && m.err == io.EOF {
+		return nil
+	}
+	buf := readBuffers.Get().(*[readBufferSize]byte)
+	defer readBuffers.Put(buf)
+	for {
+		if _, err := m.Read(buf[:]); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+
+	"github.com/weft-ws/weft/internal/wire"
+)
+
+// A Handler is called for what happens on a connection, always from one
+// goroutine, which is the connection's own.
+//
+// The ctx that its functions get ends with the connection. Replies written with
+// that very ctx while more input is at hand leave together, when the input is
+// consumed, when 64 KiB have gathered, or after a millisecond: a server that
+// answers sixteen requests that came in one segment pays for one system call.
+// The reply to a lone message leaves at once, and so does everything that is
+// written with another ctx.
+type Handler struct {
+	// Open is called before the first message. An error closes the connection as
+	// Message's does. May be nil.
+	Open func(ctx context.Context, c *Conn) error
+
+	// Message is called for each message. p is valid until it returns; a slow
+	// Message keeps the peer waiting (that is the backpressure), and pings with
+	// it. An error closes the connection: a *CloseError with its code and reason,
+	// any other with 1011. So does a panic, which is logged.
+	Message func(ctx context.Context, c *Conn, typ MessageType, p []byte) error
+
+	// Closed is called last, with the connection's final error. May be nil.
+	Closed func(c *Conn, err error)
+}
+
+// A handlerCtx is the context of a Handler: it ends with the connection.
+type handlerCtx struct{ c *Conn }
+
+func (h *handlerCtx) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (h *handlerCtx) Done() <-chan struct{}       { return h.c.Done() }
+func (h *handlerCtx) Value(any) any               { return nil }
+
+func (h *handlerCtx) Err() error {
+	select {
+	case <-h.c.Done():
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// isHandlerCtx reports whether ctx is the very one that handlers are given. It
+// ends with the connection, so nobody need watch it.
+func (c *Conn) isHandlerCtx(ctx context.Context) bool {
+	h, ok := ctx.(*handlerCtx)
+	return ok && h == &c.r.ctx
+}
+
+const (
+	// corkedMax is how many bytes of replies are held together.
+	corkedMax = 64 << 10
+	// corkDelay bounds how long they are held when the handler is slow.
+	corkDelay = time.Millisecond
+)
+
+// errServing is the error of reads on a connection that a Handler reads.
+var errServing = errors.New("ws: a Handler reads this connection")
+
+// serve reads the connection for h until it ends.
+func (c *Conn) serve(h Handler) {
+	r := &c.r
+	r.serving, r.ctx.c = true, c
+	ctx := context.Context(&r.ctx)
+	var err error
+	if !r.lock.serve() {
+		err = errClosing
+	} else {
+		err = c.callOpen(ctx, h)
+	}
+	var buf *messageBuffer
+	for err == nil {
+		buf, err = c.serveOne(ctx, h, buf)
+	}
+	if buf != nil {
+		buf.release()
+	}
+	r.publish()
+	r.lock.leave()
+	<-c.Done()
+	if h.Closed != nil {
+		c.guard(func() error { h.Closed(c, c.Err()); return nil })
+	}
+}
+
+func (c *Conn) callOpen(ctx context.Context, h Handler) error {
+	if h.Open == nil {
+		return nil
+	}
+	c.r.lock.leave()
+	err := c.guard(func() error { return h.Open(ctx, c) })
+	return c.afterHandler(err)
+}
+
+// serveOne reads one message and calls the handler.
+func (c *Conn) serveOne(ctx context.Context, h Handler, buf *messageBuffer) (*messageBuffer, error) {
+	r := &c.r
+	ev, err := c.next(ctx)
+	if err != nil {
+		return buf, err
+	}
+	p, typ := ev.Payload, MessageType(ev.Opcode)
+	if !(ev.First && ev.Last) || ev.Compressed {
+		if buf == nil {
+			buf = messageBuffers.Get().(*messageBuffer)
+		}
+		buf.b = buf.b[:0]
+		if _, _, err := c.collect(ctx, buf, &ev); err != nil {
+			return buf, err
+		}
+		p = buf.b
+	}
+	more := len(r.in) > 0
+	if c.w.gathering.Load() != more {
+		c.w.gathering.Store(more)
+	}
+	r.lock.leave()
+	err = c.call(ctx, h, typ, p)
+	if buf != nil {
+		buf.release()
+		buf = nil
+	}
+	return buf, c.afterHandler(err)
+}
+
+// call calls h.Message and turns a panic into an error.
+func (c *Conn) call(ctx context.Context, h Handler, typ MessageType, p []byte) (err error) {
+	defer c.recovered(&err)
+	return h.Message(ctx, c, typ, p)
+}
+
+func (c *Conn) guard(f func() error) (err error) {
+	defer c.recovered(&err)
+	return f()
+}
+
+// recovered turns a panic into an error: it costs one connection, not the
+// process.
+func (c *Conn) recovered(err *error) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	*err = fmt.Errorf("handler panicked: %v", v)
+	if log := c.cfg.Logger; log != nil {
+		log.Error("handler panicked", "remote", c.RemoteAddr(), "panic", v, "stack", string(debug.Stack()))
+	}
+}
+
+// afterHandler steps inside again, and closes the connection for a handler's
+// error.
+func (c *Conn) afterHandler(err error) error {
+	if !c.r.lock.enter() {
+		return errClosing
+	}
+	if err == nil {
+		return nil
+	}
+	var ce *CloseError
+	if errors.As(err, &ce) && ce.Code.Sendable() && ce.Sent == nil && ce.Received == nil {
+		return c.fail(ce.Code, ce.Reason, err, false)
+	}
+	return c.fail(CloseInternalError, "", err, false)
+}
+
+// mayCork reports whether a reply of n bytes may wait for those that follow.
+// mu and both locks are held.
+func (c *Conn) mayCork(ctx context.Context, n int) bool {
+	w := &c.w
+	return w.gathering.Load() && c.isHandlerCtx(ctx) && w.first == nil &&
+		(w.corked == nil || w.corked.size+n+wire.HeaderMax <= corkedMax) && n < corkedMax/2
+}
+
+// corkReply holds a reply. mu and both locks are held.
+func (c *Conn) corkReply(op wire.Opcode, p []byte) error {
+	w := &c.w
+	f, err := w.sender.Data(op, true, false, len(p))
+	if err != nil {
+		return err
+	}
+	c.countData(&f, len(p))
+	if w.corked == nil {
+		w.corked = newBatch(c)
+		if w.corkTimer == nil {
+			w.corkTimer = time.AfterFunc(corkDelay, c.flushReplies)
+		} else {
+			w.corkTimer.Reset(corkDelay)
+		}
+	}
+	w.corked.cork(f.Header, p)
+	return nil
+}
+
+// flushReplies sends the replies that are held and the pongs that are owed.
+func (c *Conn) flushReplies() {
+	w := &c.w
+	if w.gathering.Load() {
+		w.gathering.Store(false)
+	}
+	w.mu.Lock()
+	if w.busy || w.final != nil || w.corked == nil && !w.control.due() {
+		w.mu.Unlock() // whoever is busy sends what is due
+		return
+	}
+	w.busy = true
+	w.mu.Unlock()
+	c.flushControl()
+}

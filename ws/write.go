@@ -1,0 +1,897 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weft-ws/weft/internal/deflate"
+	"github.com/weft-ws/weft/internal/proto"
+	"github.com/weft-ws/weft/internal/wire"
+)
+
+// A writeSide is what writers share. mu is held for moments only, never while
+// the network is waited for. The two locks are flags under it, so that a
+// holder can hand over in order and send for those who wait:
+//
+//   - open, the message lock: held from a message's first fragment to its FIN.
+//   - busy, the frame lock: held while frames are put on the wire.
+//
+// A control frame needs only the second. If it is taken, the control frame is
+// queued, and the holder puts it between the next two fragments.
+type writeSide struct {
+	mu      sync.Mutex
+	busy    bool
+	open    bool
+	closing bool          // Close was called: no new messages
+	final   *CloseError   // the connection has ended; see setFinal
+	ending  chan struct{} // closed by setFinal; made when asked for
+	sender  proto.Sender
+	closes  proto.Closing
+
+	first, last *turn // writers that wait for the message lock, in order
+	waiting     int
+	resumers    []*turn // the holder of the message lock, waiting for the frame lock
+
+	control controls
+	flushed chan struct{} // closed when the frame lock is free at the end
+
+	gathering atomic.Bool // more input is at hand: replies may be held together
+	corked    *batch      // replies that leave together
+	corkTimer *time.Timer // bounds how long they are held
+
+	deflater   *deflate.Deflater
+	threshold  int
+	windowBits int
+	takeover   bool
+	lowat      bool // TCP_NOTSENT_LOWAT is set
+
+	stats Stats // Received stays empty
+	sendQ sendQueue
+}
+
+func (w *writeSide) snapshot() Stats {
+	s := w.stats
+	s.Waiting = w.waiting
+	s.Queued = w.sendQ.bytes
+	if w.final != nil {
+		s.CloseCode = w.final.Code
+	}
+	return s
+}
+
+// WriteMessage sends p as one message, in as many frames as FragmentSize asks,
+// and returns when the system has taken all of it. p is not modified.
+//
+// Text is checked before its first byte leaves: if it is not UTF-8 nothing is
+// sent. If ctx ends before the first frame, nothing was sent and the Conn is as
+// good as before. If it ends between fragments the message cannot be taken back
+// and the connection is closed with 1011; if it ends inside a frame the stream
+// is of no use and is dropped. A write that need not wait succeeds even on a
+// ctx that has ended. See docs/cancellation.md.
+func (c *Conn) WriteMessage(ctx context.Context, typ MessageType, p []byte) error {
+	if typ != Text && typ != Binary {
+		return errMessageType
+	}
+	if typ == Text && !wire.ValidUTF8(p) {
+		return errNotUTF8
+	}
+	return c.writeMessage(ctx, wire.Opcode(typ), p)
+}
+
+// writeMessage sends p, which has been checked.
+func (c *Conn) writeMessage(ctx context.Context, op wire.Opcode, p []byte) error {
+	w := &c.w
+	packed := w.deflater != nil && len(p) >= w.threshold
+	single := !packed && c.single(len(p))
+	w.mu.Lock()
+	if err := c.acquire(ctx, op, p, single); err != nil || w.final != nil {
+		if errors.Is(err, errSent) {
+			return nil
+		}
+		if err == nil {
+			c.release()
+			err = w.final
+			w.mu.Unlock()
+		}
+		return err
+	}
+	// Both locks are ours, and mu is held.
+	if single {
+		return c.sendSingle(ctx, op, p)
+	}
+	w.open = true
+	if packed {
+		return c.sendPacked(ctx, op, p)
+	}
+	err := c.sendFragments(ctx, op, p, fragmentOpts{last: true, size: int64(len(p))})
+	return c.finish(err)
+}
+
+// single reports whether a payload of n bytes leaves as one frame.
+func (c *Conn) single(n int) bool {
+	size := c.cfg.FragmentSize
+	return size == 0 || n+c.headerSize(n) <= size
+}
+
+// headerSize is how long the header of a frame with n payload bytes is.
+func (c *Conn) headerSize(n int) int {
+	size := 2
+	if n > 0xffff {
+		size = 10
+	} else if n > 125 {
+		size = 4
+	}
+	if c.role == RoleClient {
+		size += 4
+	}
+	return size
+}
+
+// fragmentMax is the most payload that one fragment carries.
+func (c *Conn) fragmentMax() int {
+	size := c.cfg.FragmentSize
+	return size - c.headerSize(size)
+}
+
+// errSent says that another writer has sent the message.
+var errSent = errors.New("ws: sent")
+
+// acquire takes the message lock and the frame lock. mu is held when it is
+// called, and when it returns nil; otherwise it is not. A single frame may be
+// sent by the holder meanwhile: then the error is errSent.
+func (c *Conn) acquire(ctx context.Context, op wire.Opcode, p []byte, single bool) error {
+	w := &c.w
+	if err := w.refuse(); err != nil {
+		w.mu.Unlock()
+		return err
+	}
+	if !w.busy && !w.open && w.first == nil {
+		w.busy = true
+		return nil
+	}
+	t := &turn{op: op, p: p, single: single, ready: make(chan struct{})}
+	if w.last == nil {
+		w.first = t
+	} else {
+		w.last.next = t
+	}
+	w.last = t
+	w.waiting++
+	w.mu.Unlock()
+	return c.await(ctx, t)
+}
+
+// refuse is the error of a writer that comes too late.
+func (w *writeSide) refuse() error {
+	if w.final != nil {
+		return w.final
+	}
+	if w.closing {
+		return errClosing
+	}
+	return nil
+}
+
+// await waits until t is granted the locks, sent or failed. It returns nil,
+// with mu held, in the first case alone.
+func (c *Conn) await(ctx context.Context, t *turn) error {
+	w := &c.w
+	select {
+	case <-t.ready:
+	case <-ctx.Done():
+		w.mu.Lock()
+		switch {
+		case t.state == queued:
+			w.remove(t)
+			w.mu.Unlock()
+			return ctx.Err()
+		case t.state == batched:
+			// Its bytes are with the holder, and may be on the wire.
+			t.cancelled = true
+			w.mu.Unlock()
+			c.interruptWrite()
+		default:
+			w.mu.Unlock()
+		}
+		<-t.ready
+	}
+	w.mu.Lock()
+	if t.state == granted {
+		return nil // the locks are ours: no need to wait, so it succeeds
+	}
+	err := t.err
+	w.mu.Unlock()
+	switch {
+	case t.cancelled && errors.Is(err, context.Canceled):
+		return ctx.Err()
+	case err == nil:
+		return errSent
+	}
+	return err
+}
+
+// setFinal ends the connection for everybody who asks from now on. mu is held.
+func (w *writeSide) setFinal(e *CloseError) {
+	w.final = e
+	if w.ending != nil {
+		close(w.ending)
+	}
+}
+
+// ending returns a channel that is closed when the connection begins to end.
+func (c *Conn) ending() <-chan struct{} {
+	w := &c.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ending == nil {
+		w.ending = make(chan struct{})
+		if w.final != nil {
+			close(w.ending)
+		}
+	}
+	return w.ending
+}
+
+// remove takes t out of the queue.
+func (w *writeSide) remove(t *turn) {
+	if i := slices.Index(w.resumers, t); i >= 0 {
+		w.resumers = slices.Delete(w.resumers, i, i+1)
+		return
+	}
+	var before *turn
+	for at := w.first; at != nil; before, at = at, at.next {
+		if at != t {
+			continue
+		}
+		if before == nil {
+			w.first = t.next
+		} else {
+			before.next = t.next
+		}
+		if w.last == t {
+			w.last = before
+		}
+		w.waiting--
+		return
+	}
+}
+
+// pop takes the first waiting writer.
+func (w *writeSide) pop() *turn {
+	t := w.first
+	if t == nil {
+		return nil
+	}
+	if w.first = t.next; w.first == nil {
+		w.last = nil
+	}
+	t.next = nil
+	w.waiting--
+	return t
+}
+
+// settle ends the wait of t, once. mu is held.
+func (t *turn) settle(state turnState, err error) {
+	if t.state == granted || t.state == done {
+		return
+	}
+	t.state, t.err = state, err
+	if t.ready != nil {
+		close(t.ready)
+	}
+}
+
+// release gives the frame lock to the next who needs it. mu is held.
+func (c *Conn) release() {
+	w := &c.w
+	if !w.open && w.control.later != nil {
+		w.control.frame, w.control.later = w.control.later, nil
+	}
+	switch {
+	case w.final != nil || w.sender.Closed():
+		w.busy = false
+		c.dropWaiters()
+		w.signalFlushed()
+	case !w.open && w.first != nil && w.control.frame == nil:
+		w.pop().settle(granted, nil) // sends what is due before its own
+	case w.open && len(w.resumers) > 0 && w.control.frame == nil:
+		t := w.resumers[0]
+		w.resumers = slices.Delete(w.resumers, 0, 1)
+		t.settle(granted, nil)
+	case w.control.due():
+		go c.flushControl() // takes over the lock
+	default:
+		w.busy = false
+		w.signalFlushed()
+	}
+}
+
+// signalFlushed tells who ends the connection that the frame lock is free.
+func (w *writeSide) signalFlushed() {
+	if w.flushed != nil {
+		close(w.flushed)
+		w.flushed = nil
+	}
+}
+
+// dropWaiters fails everybody who waits to write. mu is held.
+func (c *Conn) dropWaiters() {
+	w := &c.w
+	err := w.refuse()
+	if err == nil {
+		err = errClosing
+	}
+	for _, t := range w.resumers {
+		t.settle(done, err)
+	}
+	w.resumers = nil
+	for t := w.pop(); t != nil; t = w.pop() {
+		t.settle(done, err)
+	}
+}
+
+// begin starts a batch with what has to leave first: replies that are held
+// together, then control frames. mu and the frame lock are held.
+func (c *Conn) begin() *batch {
+	w := &c.w
+	b := w.corked
+	w.corked = nil
+	if b == nil {
+		b = newBatch(c)
+	} else {
+		w.corkTimer.Stop()
+	}
+	c.takeControl(b)
+	return b
+}
+
+// sendSingle sends a message of one frame, and with it those of writers that
+// wait. mu and both locks are held; it releases all of them.
+func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
+	w := &c.w
+	if c.mayCork(ctx, len(p)) {
+		c.corkReply(op, p)
+		c.release()
+		w.mu.Unlock()
+		return nil
+	}
+	b := c.begin()
+	f, err := w.sender.Data(op, true, false, len(p))
+	if err != nil {
+		return c.ownFault(b, err)
+	}
+	c.countData(&f, len(p))
+	b.frame(f.Header, p, &b.self)
+	var others bool
+	for w.first != nil && w.first.single && !b.full(c.batchMax()) {
+		t := w.pop()
+		f, err := w.sender.Data(t.op, true, false, len(t.p))
+		if err != nil {
+			t.settle(done, err)
+			continue
+		}
+		c.countData(&f, len(t.p))
+		t.state = batched
+		b.frame(f.Header, t.p, t)
+		others = true
+	}
+	w.mu.Unlock()
+	err = b.write(ctx)
+	w.mu.Lock()
+	if others {
+		c.settleOthers(b, err)
+	}
+	w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+	taken := b.self.err
+	b.free()
+	if err == nil {
+		c.release()
+		if errors.Is(taken, errClosing) {
+			taken = w.refuse()
+		}
+		w.mu.Unlock()
+		return taken
+	}
+	return c.finish(err)
+}
+
+// settleOthers ends the wait of those whose messages were in b.
+func (c *Conn) settleOthers(b *batch, err error) {
+	if err != nil && !b.done() {
+		err = &CloseError{Code: CloseAbnormal, Cause: err}
+		if c.w.final != nil {
+			err = c.w.final
+		}
+	}
+	for i, p := range b.pieces {
+		if t := p.turn; t != nil && t != &b.self && t.state == batched && p.end {
+			switch {
+			case i < b.at:
+				t.settle(done, nil)
+			default:
+				t.settle(done, err)
+			}
+		}
+	}
+}
+
+// batchMax is how many bytes one batch takes.
+func (c *Conn) batchMax() int {
+	if c.role == RoleClient {
+		return batchMaskedMax
+	}
+	return batchMax
+}
+
+// fragmentOpts say how the fragments of sendFragments stand in their message.
+type fragmentOpts struct {
+	last       bool  // they end the message
+	compressed bool  // the message is compressed
+	begun      bool  // fragments of the message are on the wire already
+	size       int64 // payload of the whole message, with last
+}
+
+// sendFragments sends p as fragments of the open message, at least one. mu and
+// both locks are held, on return as well.
+func (c *Conn) sendFragments(ctx context.Context, op wire.Opcode, p []byte, o fragmentOpts) error {
+	w := &c.w
+	if !w.lowat && len(p) > lowatFrom {
+		w.lowat = true
+		setNotSentLowat(c.nc, lowatBytes)
+	}
+	fragMax := c.fragmentMax()
+	if c.cfg.FragmentSize == 0 {
+		fragMax = max(len(p), 1)
+	}
+	for first := true; first || len(p) > 0; first = false {
+		if err := w.halt(); err != nil {
+			return err
+		}
+		b := c.begin()
+		b.self.begun = o.begun
+		for {
+			n := proto.Cut(p, fragMax, op == wire.Text && !o.compressed)
+			f, err := w.sender.Data(op, o.last && n == len(p), o.compressed, n)
+			if err != nil {
+				b.free()
+				return err
+			}
+			c.countFrame(&f)
+			b.frame(f.Header, p[:n], &b.self)
+			if p = p[n:]; len(p) == 0 || b.full(c.batchMax()) {
+				break
+			}
+		}
+		w.mu.Unlock()
+		err := b.write(ctx)
+		w.mu.Lock()
+		w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+		taken := b.self.err
+		b.free()
+		switch {
+		case err != nil:
+			return err
+		case errors.Is(taken, errClosing):
+			return taken // our Close went out between two fragments
+		case taken != nil:
+			w.sender.Abandon()
+			return &unsentError{taken}
+		}
+		o.begun = true
+	}
+	if o.last {
+		w.stats.Sent.message(o.size, w.sender.Fragments())
+	}
+	return nil
+}
+
+// An unsentError is the context's error of a message that was not begun.
+type unsentError struct{ error }
+
+func (e *unsentError) Unwrap() error { return e.error }
+
+// halt is non-nil when nothing more may be sent.
+func (w *writeSide) halt() error {
+	if w.final != nil {
+		return w.final
+	}
+	if w.sender.Closed() {
+		return errClosing
+	}
+	return nil
+}
+
+const (
+	// lowatFrom is the message size in bytes from which the kernel is asked to
+	// hold little unsent data; smaller messages are no obstacle to a ping.
+	lowatFrom = 64 << 10
+	// lowatBytes is how much it may hold: at 10 Mbit/s about 50 ms.
+	lowatBytes = 64 << 10
+)
+
+// finish ends a message and deals with the error that it met, if any. mu and
+// both locks are held; it releases all of them.
+func (c *Conn) finish(err error) error {
+	w := &c.w
+	w.open = false
+	var unsent *unsentError
+	var ce *CloseError
+	var cut *interruptedError
+	switch {
+	case err == nil:
+		c.release()
+		w.mu.Unlock()
+		return nil
+	case errors.As(err, &unsent):
+		c.release()
+		w.mu.Unlock()
+		return unsent.error
+	case errors.Is(err, errClosing), errors.As(err, &ce):
+		err = w.refuse()
+		c.release()
+		w.mu.Unlock()
+		return err
+	case errors.As(err, &cut) && !cut.inside:
+		w.mu.Unlock()
+		return c.fail(CloseInternalError, "message could not be finished", cut.cause, true)
+	}
+	w.mu.Unlock()
+	return c.drop(err, true)
+}
+
+// ownFault fails the connection because our own side was about to break a rule.
+// mu and both locks are held; it releases all of them.
+func (c *Conn) ownFault(b *batch, err error) error {
+	b.free()
+	c.w.open = false
+	c.w.mu.Unlock()
+	return c.fail(CloseInternalError, "", err, true)
+}
+
+// countFrame counts a frame that is about to be sent.
+func (c *Conn) countFrame(f *proto.FrameInfo) {
+	t := &c.w.stats.Sent
+	t.Frames++
+	t.Bytes += uint64(c.headerSize(int(f.Length))) + f.Length
+	c.traceFrame(f)
+}
+
+// countData counts a message of one frame.
+func (c *Conn) countData(f *proto.FrameInfo, n int) {
+	c.countFrame(f)
+	c.w.stats.Sent.message(int64(n), 1)
+}
+
+// sendPacked compresses p and sends it. The order of compression is the order
+// of the wire, since a window may pass from message to message: it happens
+// under the message lock. mu and both locks are held; it releases all of them.
+func (c *Conn) sendPacked(ctx context.Context, op wire.Opcode, p []byte) error {
+	w := &c.w
+	w.mu.Unlock()
+	buf := packBuffers.Get().(*messageBuffer)
+	buf.b = w.deflater.AppendMessage(buf.b[:0], p)
+	w.mu.Lock()
+	err := c.sendFragments(ctx, op, buf.b, fragmentOpts{last: true, compressed: true, size: int64(len(buf.b))})
+	var unsent *unsentError
+	if errors.As(err, &unsent) {
+		// The window already holds a message that the peer will never see.
+		w.deflater.Close()
+		w.deflater.Reset(c.ownWindowBits(), c.ownTakeover())
+	}
+	w.deflater.Release()
+	if cap(buf.b) <= copiedKeepMax {
+		packBuffers.Put(buf)
+	}
+	return c.finish(err)
+}
+
+var packBuffers = sync.Pool{New: func() any { return new(messageBuffer) }}
+
+// A MessageWriter writes one message of unknown length. FIN travels on the last
+// data fragment, so it holds back up to one fragment until Close. It belongs to
+// one goroutine.
+type MessageWriter struct {
+	c      *Conn
+	ctx    context.Context
+	op     wire.Opcode
+	buf    []byte // payload of the next fragment
+	text   proto.Text
+	packed bool
+	begun  bool
+	closed bool
+	err    error
+	size   int64
+	stop   func() bool
+}
+
+// NextWriter starts a message of unknown length. Other writers wait until it is
+// closed; control frames do not. ctx bounds the whole message: if it ends when
+// a fragment has been sent, the connection is closed with 1011.
+//
+// The caller must Close the writer.
+func (c *Conn) NextWriter(ctx context.Context, typ MessageType) (*MessageWriter, error) {
+	if typ != Text && typ != Binary {
+		return nil, errMessageType
+	}
+	w := &c.w
+	w.mu.Lock()
+	if err := c.acquire(ctx, wire.Opcode(typ), nil, false); err != nil {
+		return nil, err
+	}
+	if w.final != nil {
+		err := w.final
+		c.release()
+		w.mu.Unlock()
+		return nil, err
+	}
+	w.open = true
+	m := &MessageWriter{c: c, ctx: ctx, op: wire.Opcode(typ), packed: w.deflater != nil}
+	c.release()
+	w.mu.Unlock()
+	if ctx.Done() != nil {
+		m.stop = context.AfterFunc(ctx, func() { c.abandon(m) })
+	}
+	return m, nil
+}
+
+// abandon ends a message whose context has ended, so that others can go on or
+// learn that they cannot.
+func (c *Conn) abandon(m *MessageWriter) {
+	w := &c.w
+	w.mu.Lock()
+	if err := c.resume(context.Background()); err != nil {
+		w.mu.Unlock()
+		return
+	}
+	if m.closed || m.err != nil {
+		c.release() // its own goroutine was quicker
+		w.mu.Unlock()
+		return
+	}
+	m.err = m.unfinished()
+	_ = c.finish(m.err)
+}
+
+// unfinished is the error of a message whose context has ended.
+func (m *MessageWriter) unfinished() error {
+	if m.begun {
+		return &interruptedError{cause: m.ctx.Err()}
+	}
+	return &unsentError{m.ctx.Err()}
+}
+
+// fragment is the payload size at which a fragment leaves.
+func (m *MessageWriter) fragment() int {
+	if m.c.cfg.FragmentSize == 0 {
+		return fragmentSizeDefault
+	}
+	return m.c.fragmentMax()
+}
+
+// Write adds p to the message; full fragments leave at once. Text is checked
+// as it comes: on the first byte that cannot be UTF-8 the message cannot be
+// finished, and the connection is closed with 1011 if it was begun.
+func (m *MessageWriter) Write(p []byte) (int, error) {
+	if err := m.usable(); err != nil {
+		return 0, err
+	}
+	if m.op == wire.Text {
+		if bad := m.text.Next(p); bad >= 0 {
+			return 0, m.giveUp(errNotUTF8)
+		}
+	}
+	n := len(p)
+	m.size += int64(n)
+	if m.packed {
+		m.buf = m.c.w.deflater.Append(m.buf, p)
+		if len(m.buf) > m.fragment() {
+			return n, m.send(m.buf, false)
+		}
+		return n, nil
+	}
+	if len(m.buf)+len(p) <= m.fragment() {
+		m.buf = append(slices.Grow(m.buf, min(m.fragment(), len(p))), p...)
+		return n, nil
+	}
+	// More than a fragment: fill the one held, send all but the last.
+	if len(m.buf) > 0 {
+		k := m.fragment() - len(m.buf)
+		m.buf = append(m.buf, p[:k]...)
+		p = p[k:]
+		if err := m.send(m.buf, false); err != nil {
+			return 0, err
+		}
+		if len(m.buf)+len(p) <= m.fragment() {
+			m.buf = append(m.buf, p...)
+			return n, nil
+		}
+		if len(m.buf) > 0 { // the beginning of a character
+			k := min(m.fragment()-len(m.buf), len(p))
+			m.buf = append(m.buf, p[:k]...)
+			p = p[k:]
+			if err := m.send(m.buf, false); err != nil {
+				return 0, err
+			}
+		}
+	}
+	if len(p) > m.fragment() {
+		k := (len(p) - 1) / m.fragment() * m.fragment()
+		head := p[:k]
+		if m.op == wire.Text {
+			head = p[:proto.CutText(p, k)]
+		}
+		if err := m.sendBorrowed(head); err != nil {
+			return 0, err
+		}
+		p = p[len(head):]
+	}
+	m.buf = append(m.buf, p...)
+	return n, nil
+}
+
+// usable is the error of a writer that may not be used any more.
+func (m *MessageWriter) usable() error {
+	m.c.w.mu.Lock()
+	defer m.c.w.mu.Unlock()
+	switch {
+	case m.closed:
+		return errWriterClosed
+	case m.err != nil:
+		return m.err
+	case m.c.w.final != nil:
+		m.err = m.c.w.final
+		return m.err
+	}
+	return nil
+}
+
+// send sends what is held, up to the last whole character, and keeps the rest.
+func (m *MessageWriter) send(p []byte, last bool) error {
+	keep := 0
+	if m.op == wire.Text && !m.packed && !last {
+		keep = len(p) - proto.CutText(p, len(p))
+	}
+	if keep == len(p) && !last {
+		m.buf = p
+		return nil
+	}
+	if err := m.transfer(p[:len(p)-keep], last); err != nil {
+		return err
+	}
+	m.buf = append(m.buf[:0], p[len(p)-keep:]...)
+	return nil
+}
+
+// sendBorrowed sends p, which is not m.buf.
+func (m *MessageWriter) sendBorrowed(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	return m.transfer(p, false)
+}
+
+// transfer puts p on the wire as fragments of the message.
+func (m *MessageWriter) transfer(p []byte, last bool) error {
+	c := m.c
+	w := &c.w
+	w.mu.Lock()
+	if err := m.lock(); err != nil {
+		return err
+	}
+	err := c.sendFragments(m.ctx, m.op, p, fragmentOpts{last: last, compressed: m.packed, begun: m.begun, size: m.size})
+	if err != nil {
+		m.err = c.finish(err)
+		return m.err
+	}
+	m.begun = true
+	if last {
+		m.closed = true
+		if m.packed {
+			w.deflater.Release()
+		}
+		return c.finish(nil)
+	}
+	c.release()
+	w.mu.Unlock()
+	return nil
+}
+
+// lock takes the frame lock. mu is held on call, and on return if it succeeds.
+func (m *MessageWriter) lock() error {
+	w := &m.c.w
+	err := m.c.resume(m.ctx)
+	switch {
+	case err == nil && m.err != nil: // abandon was quicker
+		err = m.err
+		m.c.release()
+	case err != nil && m.err == nil && w.final == nil && m.ctx.Err() != nil:
+		w.mu.Unlock()
+		m.c.abandon(m)
+		w.mu.Lock()
+		err = m.err
+	}
+	if err != nil {
+		w.mu.Unlock()
+	}
+	return err
+}
+
+// resume takes the frame lock for the holder of the message lock. mu is held
+// on call and on return.
+func (c *Conn) resume(ctx context.Context) error {
+	w := &c.w
+	if err := w.halt(); err != nil {
+		return err
+	}
+	if !w.busy {
+		w.busy = true
+		return nil
+	}
+	t := &turn{ready: make(chan struct{})}
+	w.resumers = append(w.resumers, t)
+	w.mu.Unlock()
+	err := c.await(ctx, t)
+	if err != nil {
+		w.mu.Lock()
+	}
+	return err
+}
+
+// giveUp ends a message that cannot be finished.
+func (m *MessageWriter) giveUp(cause error) error {
+	c := m.c
+	w := &c.w
+	w.mu.Lock()
+	if err := m.lock(); err != nil {
+		return err
+	}
+	m.err = cause
+	if m.begun {
+		w.mu.Unlock()
+		_ = c.fail(CloseInternalError, "", cause, true)
+		return cause
+	}
+	if m.packed {
+		w.deflater.Close()
+		w.deflater.Reset(c.ownWindowBits(), c.ownTakeover())
+	}
+	_ = c.finish(&unsentError{cause})
+	return cause
+}
+
+// Flush sends what is held as a fragment, if there is anything: for a message
+// whose receiver reads it as a stream. Of text, an unfinished character stays.
+func (m *MessageWriter) Flush() error {
+	if err := m.usable(); err != nil {
+		return err
+	}
+	if m.packed {
+		m.buf = m.c.w.deflater.Flush(m.buf)
+	}
+	if len(m.buf) == 0 {
+		return nil
+	}
+	return m.send(m.buf, false)
+}
+
+// Close ends the message. Others may then write. Text that ends inside a
+// character is refused, as Write refuses bad bytes.
+func (m *MessageWriter) Close() error {
+	if err := m.usable(); err != nil {
+		return err
+	}
+	if m.stop != nil {
+		m.stop()
+	}
+	if m.op == wire.Text && !m.text.Complete() {
+		return m.giveUp(errNotUTF8)
+	}
+	if m.packed {
+		m.buf = m.c.w.deflater.Finish(m.buf)
+	}
+	return m.send(m.buf, true)
+}
