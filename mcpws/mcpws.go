@@ -1,0 +1,105 @@
+// Package mcpws carries the Model Context Protocol over WebSocket: transports
+// for the official Go SDK on both sides and an HTTP handler that accepts
+// clients. The binding is written down in docs/mcp-over-websocket.md.
+//
+// One JSON-RPC message is one text message; newline-ended, newline-separated
+// and pretty-printed messages are understood as well. A message that cannot be
+// read is answered with a JSON-RPC error and the connection goes on. Ids are
+// carried byte for byte in both directions.
+package mcpws
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/weft-ws/weft/mcpws/envelope"
+	"github.com/weft-ws/weft/ws"
+)
+
+// Subprotocol is what clients offer and servers select.
+const Subprotocol = "mcp"
+
+// Defaults of this binding. They apply where a ws.Config given to a transport
+// or handler of this package leaves zero.
+const (
+	DefaultMessageMax = 16 << 20         // bytes of a message, then close 1009
+	DefaultKeepAlive  = 30 * time.Second // between pings
+	DefaultIdle       = 5 * time.Minute  // without any frame, then close 1008
+	DefaultConns      = 1000             // connections of a Handler
+	DefaultCallsMax   = 256              // requests of one peer in flight
+)
+
+// A BinaryPolicy says what a binary message means.
+type BinaryPolicy uint8
+
+const (
+	BinaryReject BinaryPolicy = iota // close 1003
+	BinaryAsText                     // read it as UTF-8 text
+)
+
+// A NewlinePolicy says whether messages that we send end with a line feed.
+type NewlinePolicy uint8
+
+const (
+	NewlineNever  NewlinePolicy = iota
+	NewlineMirror               // if the peer's first message did
+	NewlineAlways
+)
+
+// An ErrorPolicy says what a message that cannot be read leads to.
+type ErrorPolicy uint8
+
+const (
+	ErrorsReply ErrorPolicy = iota // a JSON-RPC error, and the connection goes on
+	ErrorsClose                    // the connection is closed with 1002
+)
+
+// A Dialect tunes the binding for a peer. The zero value is right for every
+// SDK; the rest is for peers that are known to want it.
+type Dialect struct {
+	Framing envelope.Framing
+	Binary  BinaryPolicy
+	Newline NewlinePolicy
+	Errors  ErrorPolicy
+
+	// BadMessagesMax closes the connection with 1008 after this many messages
+	// in a row that could not be read. Zero: never.
+	BadMessagesMax int
+}
+
+// Strict returns the dialect of peers that frame by line feed alone and close
+// on the first fault: framing = stream, errors = close.
+func Strict() Dialect {
+	return Dialect{Framing: envelope.Stream, Newline: NewlineAlways, Errors: ErrorsClose}
+}
+
+// Options tune a transport. The zero value works.
+type Options struct {
+	Dialect Dialect
+	// CallsMax bounds the requests of the peer that are in flight; one more is
+	// answered with -32603. Zero: 256.
+	CallsMax int
+	// Logger gets what the peer did wrong. Nil: nothing is logged.
+	Logger *slog.Logger
+}
+
+func (o *Options) callsMax() int {
+	if o.CallsMax <= 0 {
+		return DefaultCallsMax
+	}
+	return o.CallsMax
+}
+
+// Defaults returns cfg with this package's defaults where it has zero.
+func Defaults(cfg ws.Config) ws.Config {
+	if cfg.MaxMessageSize == 0 {
+		cfg.MaxMessageSize = DefaultMessageMax
+	}
+	if cfg.KeepAlive == 0 {
+		cfg.KeepAlive = DefaultKeepAlive
+	}
+	if cfg.IdleTimeout == 0 {
+		cfg.IdleTimeout = DefaultIdle
+	}
+	return cfg
+}

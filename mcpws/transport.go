@@ -1,0 +1,73 @@
+package mcpws
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/modelcontextprotocol/go-sdk/mcp"
+
+	"github.com/weft-ws/weft/ws"
+)
+
+// A ClientTransport connects to an MCP server over WebSocket. It implements
+// [mcp.Transport]:
+//
+//	session, err := client.Connect(ctx, &mcpws.ClientTransport{URL: "ws://127.0.0.1:8080/mcp/ws"}, nil)
+//
+// The server's Close with 1000 or 1001 ends the session like the end of a
+// stream; every other end is an error that says why.
+type ClientTransport struct {
+	URL string // ws or wss
+
+	// Token is sent as a bearer token in the Authorization header.
+	Token string
+
+	// Dial shapes the opening handshake and the connection. Subprotocols is
+	// set by Connect: "mcp" and nothing else. Nil and zero values mean this
+	// package's defaults.
+	Dial *ws.DialOptions
+
+	Options Options
+}
+
+// Connect dials the server.
+func (t *ClientTransport) Connect(ctx context.Context) (mcp.Connection, error) {
+	var o ws.DialOptions
+	if t.Dial != nil {
+		o = *t.Dial
+	}
+	o.Subprotocols = []string{Subprotocol}
+	o.Config = Defaults(o.Config)
+	if t.Token != "" {
+		o.Header = o.Header.Clone()
+		if o.Header == nil {
+			o.Header = http.Header{}
+		}
+		o.Header.Set("Authorization", "Bearer "+t.Token)
+	}
+	c, err := ws.Dial(ctx, t.URL, &o)
+	if err != nil {
+		return nil, err
+	}
+	return newConn(c, t.Options, int(o.Config.MaxMessageSize), nil), nil
+}
+
+// A ServerTransport serves one accepted connection. It implements
+// [mcp.Transport]. Most programs want a [Handler] instead.
+type ServerTransport struct {
+	Conn *ws.Conn
+	// Extra is what handlers of requests see as Extra: the header of the
+	// upgrade request and who sent it. May be nil.
+	Extra   *mcp.RequestExtra
+	Options Options
+}
+
+// Connect returns the connection.
+func (t *ServerTransport) Connect(context.Context) (mcp.Connection, error) {
+	return newConn(t.Conn, t.Options, DefaultMessageMax, t.Extra), nil
+}
+
+var (
+	_ mcp.Transport = (*ClientTransport)(nil)
+	_ mcp.Transport = (*ServerTransport)(nil)
+)
