@@ -45,36 +45,60 @@ func (c *Conn) Err() error { return c.ended() }
 // sent, or a reason that is not UTF-8 or over 123 bytes, is refused and nothing
 // happens.
 func (c *Conn) Close(code CloseCode, reason string) error {
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	if d := c.cfg.CloseTimeout; d > 0 {
+		ctx, cancel = context.WithTimeout(ctx, d)
+	}
+	defer cancel()
+	if err := c.startClose(code, reason); err != nil {
+		return err
+	}
+	c.awaitClose(ctx)
+	<-c.Done()
+	return c.closedBy()
+}
+
+// CloseSend is the first half of Close: it sends a Close frame as soon as a
+// message in flight is finished, and returns at once. Whoever reads goes on to
+// get what the peer still sends before its own Close. If that does not come
+// within CloseTimeout the connection is dropped.
+func (c *Conn) CloseSend(code CloseCode, reason string) error {
+	if err := c.startClose(code, reason); err != nil {
+		return err
+	}
+	if d := c.cfg.CloseTimeout; d > 0 {
+		c.life.mu.Lock()
+		defer c.life.mu.Unlock()
+		if !c.life.over && c.life.closing == nil {
+			c.life.closing = time.AfterFunc(d, c.closeTimedOut)
+		}
+	}
+	return nil
+}
+
+// startClose queues our Close behind the message in flight.
+func (c *Conn) startClose(code CloseCode, reason string) error {
 	switch {
 	case code == CloseNoStatus && reason != "", code != CloseNoStatus && !code.Sendable():
 		return errCloseCode
 	case len(reason) > reasonMax || !utf8.ValidString(reason):
 		return errCloseReason
 	}
-	ctx, cancel := context.Background(), context.CancelFunc(func() {})
-	if d := c.cfg.CloseTimeout; d > 0 {
-		ctx, cancel = context.WithTimeout(ctx, d)
-	}
-	defer cancel()
 	w := &c.w
 	w.mu.Lock()
-	if w.final == nil && !w.closing {
-		w.closing = true
-		for t := w.pop(); t != nil; t = w.pop() {
-			t.settle(done, errClosing)
-		}
-		w.control.later = &CloseFrame{Code: code, Reason: reason}
-		w.control.since = time.Now()
-		if !w.busy && !w.open {
-			w.busy = true
-			c.release() // finds the Close and sends it
-		}
+	defer w.mu.Unlock()
+	if w.final != nil || w.closing {
+		return nil
 	}
-	w.mu.Unlock()
-	c.awaitClose(ctx)
-	<-c.Done()
-	if err := c.closedBy(); err != nil {
-		return err
+	w.closing = true
+	for t := w.pop(); t != nil; t = w.pop() {
+		t.settle(done, errClosing)
+	}
+	w.control.later = &CloseFrame{Code: code, Reason: reason}
+	w.control.since = time.Now()
+	if !w.busy && !w.open {
+		w.busy = true
+		c.release() // finds the Close and sends it
 	}
 	return nil
 }
@@ -111,6 +135,7 @@ func (c *Conn) awaitClose(ctx context.Context) {
 					break
 				}
 			}
+			c.r.publish()
 			c.r.lock.leave()
 		default:
 			select {
@@ -123,23 +148,24 @@ func (c *Conn) awaitClose(ctx context.Context) {
 		}
 		break
 	}
-	if ctx.Err() == nil {
-		return
+	if ctx.Err() != nil {
+		c.closeTimedOut()
 	}
-	// The peer, or a message in flight, took too long.
+}
+
+// closeTimedOut ends a closing handshake for which the peer, or a message in
+// flight, took too long.
+func (c *Conn) closeTimedOut() {
 	c.w.mu.Lock()
-	sent := c.w.sender.Closed()
 	frame := c.w.control.later
+	sent := c.w.sender.Closed()
 	c.w.mu.Unlock()
 	err := &TimeoutError{Limit: "CloseTimeout", After: c.cfg.CloseTimeout}
-	switch {
-	case sent:
-		c.drop(err, false)
-	case frame != nil:
+	if frame != nil && !sent {
 		c.fail(frame.Code, frame.Reason, err, false)
-	default:
-		c.drop(err, false)
+		return
 	}
+	c.drop(err, false)
 }
 
 // detachInput leaves the read buffer to a handler that may still look at it, and
@@ -360,8 +386,10 @@ func (c *Conn) over() {
 		return
 	}
 	l.over = true
-	if l.alive != nil {
-		l.alive.Stop()
+	for _, t := range []*time.Timer{l.alive, l.closing} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	l.mu.Unlock()
 	c.closeQueue()
