@@ -44,12 +44,13 @@ type Conn struct {
 
 // A life is how a connection ends.
 type life struct {
-	mu    sync.Mutex
-	done  chan struct{} // made when asked for
-	over  bool          // the socket is closed
-	ended bool          // and everybody has been told
-	alive *time.Timer   // keep-alive
-	pings pings
+	mu      sync.Mutex
+	done    chan struct{} // made when asked for
+	over    bool          // the socket is closed
+	ended   bool          // and everybody has been told
+	alive   *time.Timer   // keep-alive
+	closing *time.Timer   // gives up on the closing handshake
+	pings   pings
 }
 
 // established is what the opening handshake settled.
