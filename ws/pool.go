@@ -15,14 +15,19 @@ type messageBuffer struct {
 	b       []byte
 	base    int  // where the message begins
 	foreign bool // the memory is the caller's
+
+	small []byte       // set aside when b outgrew it
+	large *largeBuffer // whose memory b is, or nil
 }
 
-// Message buffers of at most messageBufferSmall and above. A large buffer that
-// has served is reused by any message that has outgrown a small one; that
-// takes no new memory.
+// A largeBuffer is memory of more than messageBufferSmall. One that has served
+// is reused by any message that has outgrown a small one; that takes no new
+// memory.
+type largeBuffer struct{ b []byte }
+
 var (
 	messageBuffers = sync.Pool{New: func() any { return new(messageBuffer) }}
-	largeBuffers   sync.Pool // of *messageBuffer
+	largeBuffers   sync.Pool // of *largeBuffer
 )
 
 const (
@@ -48,11 +53,14 @@ func (m *messageBuffer) room(c *Conn, need int) error {
 	if err := c.charge(int64(size - m.base)); err != nil {
 		return err
 	}
-	if !m.foreign && size > messageBufferSmall {
-		if l, _ := largeBuffers.Get().(*messageBuffer); l != nil && cap(l.b) >= size {
-			m.move(l.b[:0])
-			return nil
-		}
+	if m.foreign || size <= messageBufferSmall {
+		m.move(make([]byte, 0, size))
+		return nil
+	}
+	if l, _ := largeBuffers.Get().(*largeBuffer); l != nil && cap(l.b) >= size {
+		m.move(l.b[:0])
+		m.large = l
+		return nil
 	}
 	m.move(make([]byte, 0, size))
 	return nil
@@ -71,23 +79,36 @@ func (m *messageBuffer) roomDirect(c *Conn, want int64) error {
 func (m *messageBuffer) move(to []byte) {
 	old := m.b
 	m.b = append(to, old...)
-	if !m.foreign && cap(old) >= giveBackMin {
+	switch {
+	case m.foreign:
+	case cap(old) <= messageBufferSmall && cap(to) > messageBufferSmall:
+		m.small = old[:0]
+	case cap(old) >= giveBackMin:
 		giveBack(old[:cap(old)])
 	}
-	m.foreign = false
+	m.large = nil
+}
+
+// handOver gives the memory of the message to the caller for good.
+func (m *messageBuffer) handOver() []byte {
+	b := m.b
+	m.b, m.large = nil, nil
+	return b
 }
 
 // release puts the buffer back for others.
 func (m *messageBuffer) release() {
-	m.base, m.foreign = 0, false
-	switch n := cap(m.b); {
-	case n > messageBufferKeep:
-		m.b = nil
-	case n > messageBufferSmall:
-		largeBuffers.Put(&messageBuffer{b: m.b[:0]})
-		m.b = nil
-	default:
-		m.b = m.b[:0]
+	if n := cap(m.b); n > messageBufferSmall {
+		if n <= messageBufferKeep {
+			l := m.large
+			if l == nil {
+				l = new(largeBuffer)
+			}
+			l.b = m.b[:0]
+			largeBuffers.Put(l)
+		}
+		m.b, m.small, m.large = m.small, nil, nil
 	}
+	m.b, m.base, m.foreign = m.b[:0], 0, false
 	messageBuffers.Put(m)
 }

@@ -64,7 +64,7 @@ func (r *readSide) snapshot() Traffic {
 
 // publish lets others see the counters.
 func (r *readSide) publish() {
-	if r.count.Bytes == r.seen.Bytes {
+	if r.count.Bytes == r.seen.Bytes && r.count.Frames == r.seen.Frames && r.count.Messages == r.seen.Messages {
 		return // only the owner writes seen
 	}
 	r.mu.Lock()
@@ -465,7 +465,7 @@ func (c *Conn) readWhole(ctx context.Context) (Message, error) {
 		if len(buf.b) < handOverMin {
 			m.Data = append(make([]byte, 0, len(buf.b)), buf.b...)
 		} else {
-			m.Data, buf.b = buf.b, nil
+			m.Data = buf.handOver()
 		}
 	}
 	buf.release()
