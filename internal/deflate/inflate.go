@@ -133,10 +133,7 @@ func (r *Inflater) Close() {
 // Held is the number of bytes that r keeps from the pools at the moment, beyond
 // its own size.
 func (r *Inflater) Held() int {
-	n := 0
-	if r.win != nil {
-		n += len(r.win.buf)
-	}
+	n := r.win.held()
 	if r.tab != nil {
 		n += tablesSize
 	}

@@ -2,6 +2,7 @@ package deflate
 
 import (
 	"math/bits"
+	"strings"
 	"sync"
 	"unsafe"
 )
@@ -125,11 +126,13 @@ func lenMeanings() (m [codeLenSyms]entry) {
 	return m
 }
 
-// fixedTables is the fixed code of RFC 1951, 3.2.6.
-func fixedTables() (*litTable, *distTable) {
-	var lit litTable
-	var dist distTable
-	var lens [litLenMaxAll]uint8
+// Code lengths of the fixed codes of RFC 1951, 3.2.6.
+var (
+	fixedLitLens  = fixedLens()
+	fixedDistLens = [distMaxAll]uint8([]byte(strings.Repeat("\x05", distMaxAll)))
+)
+
+func fixedLens() (lens [litLenMaxAll]uint8) {
 	for i := range lens {
 		switch {
 		case i < 144:
@@ -142,11 +145,14 @@ func fixedTables() (*litTable, *distTable) {
 			lens[i] = 8
 		}
 	}
-	buildTable(lit[:], litBits, lens[:], litMeaning[:])
-	for i := range distMaxAll {
-		lens[i] = 5
-	}
-	buildTable(dist[:], distBits, lens[:distMaxAll], distMeaning[:])
+	return lens
+}
+
+func fixedTables() (*litTable, *distTable) {
+	var lit litTable
+	var dist distTable
+	buildTable(lit[:], litBits, fixedLitLens[:], litMeaning[:])
+	buildTable(dist[:], distBits, fixedDistLens[:], distMeaning[:])
 	return &lit, &dist
 }
 

@@ -3,6 +3,7 @@ package deflate
 import (
 	"math/bits"
 	"sync"
+	"unsafe"
 )
 
 // A window holds the last bytes of a stream for back-references: a ring whose
@@ -27,7 +28,7 @@ func getWindow(bits int) *window {
 // put returns w to its pool. What it held is forgotten, not erased: a reader of
 // the pool can reach only bytes that it wrote itself.
 func (w *window) put() {
-	w.next, w.n = 0, 0
+	w.reset()
 	windowPools[bits.TrailingZeros(uint(len(w.buf)))].Put(w)
 }
 
@@ -53,6 +54,16 @@ func (w *window) remember(p []byte, bitsMax int) *window {
 	}
 	w.write(p)
 	return w
+}
+
+func (w *window) reset() { w.next, w.n = 0, 0 }
+
+// held is the size of w, which may be nil.
+func (w *window) held() int {
+	if w == nil {
+		return 0
+	}
+	return len(w.buf) + int(unsafe.Sizeof(*w))
 }
 
 // older is the part of the content that lies behind next, the older one.
