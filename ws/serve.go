@@ -67,17 +67,28 @@ const (
 // errServing is the error of reads on a connection that a Handler reads.
 var errServing = errors.New("ws: a Handler reads this connection")
 
+// errTakenOver ends a callback loop that finds, on its way back inside, that
+// whoever closes the connection reads it now.
+var errTakenOver = errors.New("ws: the closing handshake reads this connection")
+
 // serve reads the connection for h until it ends.
 func (c *Conn) serve(h Handler) {
+	// The connection may have been closed before its loop began.
+	if c.r.lock.serve() {
+		c.serveAll(h)
+	}
+	<-c.Done()
+	if h.Closed != nil {
+		c.guard(func() error { h.Closed(c, c.Err()); return nil })
+	}
+}
+
+// serveAll is the loop, from inside the read lock.
+func (c *Conn) serveAll(h Handler) {
 	r := &c.r
 	r.serving, r.ctx.c = true, c
 	ctx := context.Context(&r.ctx)
-	var err error
-	if !r.lock.serve() {
-		err = errClosing
-	} else {
-		err = c.callOpen(ctx, h)
-	}
+	err := c.callOpen(ctx, h)
 	var buf *messageBuffer
 	for err == nil {
 		buf, err = c.serveOne(ctx, h, buf)
@@ -85,11 +96,9 @@ func (c *Conn) serve(h Handler) {
 	if buf != nil {
 		buf.release()
 	}
-	r.publish()
-	r.lock.leave()
-	<-c.Done()
-	if h.Closed != nil {
-		c.guard(func() error { h.Closed(c, c.Err()); return nil })
+	if err != errTakenOver {
+		r.publish()
+		r.lock.leave()
 	}
 }
 
@@ -161,7 +170,7 @@ func (c *Conn) recovered(err *error) {
 // error.
 func (c *Conn) afterHandler(err error) error {
 	if !c.r.lock.enter() {
-		return errClosing
+		return errTakenOver
 	}
 	if err == nil {
 		return nil
