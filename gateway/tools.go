@@ -50,3 +50,16 @@ func toolName(tool []byte) (string, envelope.Span) {
 	}
 	return m.ParamName(), envelope.Span{Start: m.Name.Start - len(before), End: m.Name.End - len(before)}
 }
+
+// topNames returns the names of the members of an object.
+func topNames(object []byte) map[string]bool {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(object, &members) != nil {
+		return nil
+	}
+	names := make(map[string]bool, len(members))
+	for name, v := range members {
+		names[name] = string(v) != "null" && string(v) != "false"
+	}
+	return names
+}

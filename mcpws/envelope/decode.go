@@ -3,6 +3,7 @@ package envelope
 import (
 	"bytes"
 	"fmt"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 )
@@ -46,17 +47,16 @@ func ParseFraming(s string) (Framing, error) {
 const faultsMax = 16
 
 // A Decoder cuts what arrives in WebSocket messages into JSON-RPC messages. It
-// belongs to one direction of one connection and is not safe for concurrent
-// use. It does no I/O and asks for no time.
+// belongs to one direction of one connection; one goroutine at a time uses it. It does no I/O and asks for no time.
 type Decoder struct {
 	Framing Framing
 	SizeMax int           // bytes of one JSON-RPC message in Stream framing; 0: 16 MiB
 	TimeMax time.Duration // from the first byte of a line to its end in Stream framing; 0: 30 s
 
-	buf     []byte    // an unfinished line
-	since   time.Time // when its first byte came
-	first   bool      // something has been decoded
-	newline bool
+	buf     []byte      // an unfinished line
+	since   time.Time   // when its first byte came
+	first   bool        // something has been decoded
+	newline atomic.Bool // read by those who write answers
 }
 
 const (
@@ -89,8 +89,8 @@ type UTF8Error struct{}
 func (*UTF8Error) Error() string { return "a message is not UTF-8" }
 
 // Newline reports whether the peer's first message ended with a line feed: the
-// dialect to answer in when answers mirror the peer.
-func (d *Decoder) Newline() bool { return d.newline }
+// dialect to answer in when answers mirror the peer. Any goroutine may ask.
+func (d *Decoder) Newline() bool { return d.newline.Load() }
 
 // Feed takes the payload of one text message and calls yield for each JSON-RPC
 // message in it, in order. The error given to yield is a *[SyntaxError], after
@@ -108,7 +108,7 @@ func (d *Decoder) Feed(now time.Time, p []byte, yield func(*Message, error) erro
 func (d *Decoder) feedMessage(p []byte, yield func(*Message, error) error) error {
 	if !d.first && len(p) > 0 {
 		d.first = true
-		d.newline = p[len(p)-1] == '\n'
+		d.newline.Store(p[len(p)-1] == '\n')
 	}
 	faults := 0
 	for i := skipSpace(p, 0); i < len(p); i = skipSpace(p, i) {
@@ -161,7 +161,7 @@ func (d *Decoder) feedStream(now time.Time, p []byte, yield func(*Message, error
 	if sizeMax <= 0 {
 		sizeMax = defaultSizeMax
 	}
-	d.newline = true
+	d.newline.Store(true)
 	for len(p) > 0 {
 		n := bytes.IndexByte(p, '\n')
 		if n < 0 {

@@ -1,0 +1,487 @@
+// Package gateway puts MCP servers behind one safe WebSocket port: programs
+// that speak stdio, servers in this process, and remote ones. Clients are kept
+// apart from each other, every call gets an answer, and nothing outlives the
+// gateway.
+//
+// A good order to read the source: gateway.go (the door), route.go and
+// session.go (who is connected to what), hub.go (what passes between one
+// server and its clients), supervise.go (servers that fail), command.go,
+// group_unix.go and watch.go (programs).
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weft-ws/weft/mcpws"
+	"github.com/weft-ws/weft/ws"
+)
+
+// Options shape a Gateway. The zero value works: it lets everybody in who can
+// reach it, so give it an Auth.
+type Options struct {
+	// Accept shapes opening handshakes and connections: Origins, Hosts,
+	// Config. Subprotocols are the gateway's own business. Zero limits mean
+	// those of package mcpws.
+	Accept ws.AcceptOptions
+
+	Auth Authenticator // nil: Anyone
+
+	// ConnectionsMax bounds all clients, PerAddressMax those of one address,
+	// loopback excepted, PerPrincipalMax those of one principal. One more is
+	// answered 503 with Retry-After. Zero: 1000, 64, none; negative: none.
+	ConnectionsMax, PerAddressMax, PerPrincipalMax int
+
+	// ResourceMetadata is the URL of the protected-resource metadata (RFC
+	// 9728) that 401 answers name. May be empty.
+	ResourceMetadata string
+
+	Logger *slog.Logger // nil: slog.Default()
+}
+
+const defaultPerAddress = 64
+
+// A Gateway is an http.Handler for /mcp/NAME, /mcp/ws and /mcp/ticket. All its
+// methods may be called from any goroutine.
+type Gateway struct {
+	opts     Options
+	log      *slog.Logger
+	registry *memory
+
+	draining atomic.Bool
+	stop     chan struct{}
+	sweeping sync.WaitGroup
+
+	mu        sync.Mutex
+	routes    map[string]*route
+	conns     int
+	addresses map[string]int
+	persons   map[string]int
+	sessions  sync.WaitGroup
+	closes    map[ws.CloseCode]int64
+	past      ws.Stats
+	accepted  int64
+	refusals  map[int]int64 // by HTTP status
+}
+
+// New returns a Gateway without routes.
+func New(opts Options) *Gateway {
+	g := &Gateway{opts: opts, log: opts.Logger, stop: make(chan struct{}), routes: map[string]*route{},
+		addresses: map[string]int{}, persons: map[string]int{}, closes: map[ws.CloseCode]int64{}, refusals: map[int]int64{}}
+	if g.log == nil {
+		g.log = slog.Default()
+	}
+	if g.opts.Auth == nil {
+		g.opts.Auth = Anyone{}
+	}
+	limit := func(v *int, def int) {
+		switch {
+		case *v == 0:
+			*v = def
+		case *v < 0:
+			*v = 0
+		}
+	}
+	limit(&g.opts.ConnectionsMax, mcpws.DefaultConns)
+	limit(&g.opts.PerAddressMax, defaultPerAddress)
+	limit(&g.opts.PerPrincipalMax, 0)
+	g.registry = &memory{g: g, sessions: map[string]Session{}}
+	g.sweeping.Go(g.sweep)
+	return g
+}
+
+// sweep looks for calls that take too long.
+func (g *Gateway) sweep() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			for _, rt := range g.all() {
+				rt.each(func(h *hub) { h.sweep(now) })
+			}
+		case <-g.stop:
+			return
+		}
+	}
+}
+
+func (g *Gateway) all() []*route {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	out := make([]*route, 0, len(g.routes))
+	for _, rt := range g.routes {
+		out = append(out, rt)
+	}
+	slices.SortFunc(out, func(a, b *route) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}
+
+// Registry returns what is known about sessions and servers.
+func (g *Gateway) Registry() Registry { return g.registry }
+
+func (g *Gateway) addRoute(r Route) error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.routes[r.Name] != nil {
+		return fmt.Errorf("there is a server %q already", r.Name)
+	}
+	g.routes[r.Name] = newRoute(g, r)
+	return nil
+}
+
+func (g *Gateway) removeRoute(name string) error {
+	g.mu.Lock()
+	rt := g.routes[name]
+	delete(g.routes, name)
+	g.mu.Unlock()
+	if rt == nil {
+		return fmt.Errorf("%w: %s", ErrNoServer, name)
+	}
+	for _, s := range g.registry.all() {
+		if s, ok := s.(*session); ok && s.route == rt {
+			s.End(ws.CloseServiceRestart, "the server was removed or changed; connect again")
+		}
+	}
+	rt.close(errRouteClosed)
+	return nil
+}
+
+// SetRoutes makes routes the routes there are. One with the Fingerprint that
+// it has already is left alone with its sessions; the sessions of others that
+// are gone or changed are closed with 1012. Nothing is changed if a route is
+// not valid.
+func (g *Gateway) SetRoutes(routes []Route) error {
+	names := map[string]Route{}
+	for _, r := range routes {
+		if err := r.check(); err != nil {
+			return err
+		}
+		if _, dup := names[r.Name]; dup {
+			return fmt.Errorf("there are two servers %q", r.Name)
+		}
+		names[r.Name] = r
+	}
+	for _, rt := range g.all() {
+		r, ok := names[rt.Name]
+		if ok && r.Fingerprint != "" && r.Fingerprint == rt.Fingerprint {
+			delete(names, rt.Name)
+			continue
+		}
+		g.log.Info("server removed or changed", "server", rt.Name)
+		_ = g.removeRoute(rt.Name)
+	}
+	for _, r := range routes {
+		if _, ok := names[r.Name]; ok {
+			if err := g.addRoute(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (g *Gateway) servers() []ServerInfo {
+	out := []ServerInfo{}
+	for _, rt := range g.all() {
+		out = append(out, rt.info())
+	}
+	return out
+}
+
+// Ready reports whether newcomers are let in.
+func (g *Gateway) Ready() bool { return !g.draining.Load() }
+
+// ServeHTTP serves /mcp/NAME and, if there is one server only, /mcp/ws; POST
+// /mcp/ticket exchanges a token for a one-time ticket.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/mcp"), "/")
+	if name == "ticket" {
+		g.serveTicket(w, r)
+		return
+	}
+	opts := g.opts.Accept
+	var rt *route
+	var s *session
+	opts.ChooseSubprotocol = func(r *http.Request, offered []string) (string, error) {
+		// Method, Host and Origin have been judged by now.
+		var err error
+		if s, err = g.admit(r, offered, name); err != nil {
+			return "", err
+		}
+		rt = s.route
+		if slices.Contains(offered, mcpws.Subprotocol) {
+			return mcpws.Subprotocol, nil
+		}
+		return "", nil
+	}
+	// The configuration is the route's, which is known after admission; a
+	// request for a route that does not exist is refused in admit.
+	if found := g.find(name); found != nil {
+		opts.Config = found.config
+	}
+	_, err := ws.Serve(w, r, &opts, ws.Handler{
+		Open: func(_ context.Context, c *ws.Conn) error {
+			g.log.Info("session opened", "session", s.caller.Session, "route", rt.Name, "principal", s.ident.Principal, "remote", s.remote)
+			return s.attach(c)
+		},
+		Message: func(ctx context.Context, c *ws.Conn, typ ws.MessageType, p []byte) error {
+			return s.message(ctx, c, typ, p)
+		},
+		Closed: func(c *ws.Conn, err error) {
+			g.count(c)
+			g.log.Info("session closed", "session", s.caller.Session, "route", rt.Name, "err", err)
+			s.detached(err)
+		},
+	})
+	if err != nil {
+		var he *ws.HandshakeError
+		status := http.StatusInternalServerError
+		if errors.As(err, &he) {
+			status = he.Status
+		}
+		g.mu.Lock()
+		g.refusals[status]++
+		g.mu.Unlock()
+		if s != nil { // admitted, but the upgrade failed
+			s.end()
+		}
+	}
+}
+
+// find returns the route that a path names, nil if there is none.
+func (g *Gateway) find(name string) *route {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if rt := g.routes[name]; rt != nil {
+		return rt
+	}
+	if (name == "ws" || name == "") && len(g.routes) == 1 {
+		for _, rt := range g.routes {
+			return rt
+		}
+	}
+	return nil
+}
+
+func refusal(status int, format string, args ...any) *ws.HandshakeError {
+	return &ws.HandshakeError{Status: status, Reason: fmt.Sprintf(format, args...)}
+}
+
+// admit authenticates a client and takes its place in the limits.
+func (g *Gateway) admit(r *http.Request, offered []string, name string) (*session, error) {
+	if g.draining.Load() {
+		return nil, later("the gateway is shutting down")
+	}
+	ident, err := g.opts.Auth.Authenticate(r, offered)
+	if err != nil {
+		he := refusal(http.StatusUnauthorized, "%v", err)
+		he.Header = http.Header{"Www-Authenticate": {g.challenge()}}
+		return nil, he
+	}
+	rt := g.find(name)
+	if rt == nil || len(rt.Principals) > 0 && !slices.Contains(rt.Principals, ident.Principal) {
+		// Who may not use a server need not know that it exists.
+		return nil, refusal(http.StatusNotFound, "there is no server %q here; %s", name, g.hint(ident))
+	}
+	address, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		address = r.RemoteAddr
+	}
+	ip := net.ParseIP(address)
+	loopback := ip != nil && ip.IsLoopback()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch o := &g.opts; {
+	case o.ConnectionsMax > 0 && g.conns >= o.ConnectionsMax:
+		return nil, later("the gateway has all the %d clients that it allows", o.ConnectionsMax)
+	case o.PerAddressMax > 0 && !loopback && g.addresses[address] >= o.PerAddressMax:
+		return nil, later("%s has all the %d connections that one address may have", address, o.PerAddressMax)
+	case o.PerPrincipalMax > 0 && ident.Principal != "" && g.persons[ident.Principal] >= o.PerPrincipalMax:
+		return nil, later("%s has all the %d connections that one principal may have", ident.Principal, o.PerPrincipalMax)
+	}
+	header := r.Header.Clone()
+	for _, secret := range []string{"Authorization", "Cookie", "Sec-Websocket-Protocol", "X-Claude-Code-Ide-Authorization"} {
+		header.Del(secret)
+	}
+	s := newSession(g, rt, Caller{Route: rt.Name, Session: newSessionID(), Principal: ident.Principal, Header: header}, address, ident)
+	g.conns++
+	g.addresses[address]++
+	g.persons[ident.Principal]++
+	g.accepted++
+	g.sessions.Add(1)
+	if err := g.registry.Join(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// left gives a session's place back.
+func (g *Gateway) left(s *session) {
+	g.registry.Leave(s.caller.Session)
+	g.mu.Lock()
+	g.conns--
+	countDown(g.addresses, s.remote)
+	countDown(g.persons, s.ident.Principal)
+	g.mu.Unlock()
+	g.sessions.Done()
+}
+
+func countDown(m map[string]int, key string) {
+	if m[key]--; m[key] <= 0 {
+		delete(m, key)
+	}
+}
+
+// count keeps the figures of a connection that has ended.
+func (g *Gateway) count(c *ws.Conn) {
+	stats := c.Stats()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.past.Add(stats)
+	g.closes[stats.CloseCode]++
+}
+
+func later(format string, args ...any) *ws.HandshakeError {
+	he := refusal(http.StatusServiceUnavailable, format, args...)
+	he.Header = http.Header{"Retry-After": {"5"}}
+	return he
+}
+
+// challenge is the WWW-Authenticate header of a 401 (RFC 6750, RFC 9728).
+func (g *Gateway) challenge() string {
+	if g.opts.ResourceMetadata == "" {
+		return "Bearer"
+	}
+	return fmt.Sprintf("Bearer resource_metadata=%q", g.opts.ResourceMetadata)
+}
+
+// hint names the servers that ident may use.
+func (g *Gateway) hint(ident Identity) string {
+	var names []string
+	for _, rt := range g.all() {
+		if len(rt.Principals) == 0 || slices.Contains(rt.Principals, ident.Principal) {
+			names = append(names, "/mcp/"+rt.Name)
+		}
+	}
+	if len(names) == 0 {
+		return "there is none at all"
+	}
+	return "there is " + strings.Join(names, ", ")
+}
+
+// newSessionID returns 128 random bits in base64url.
+func newSessionID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// serveTicket exchanges a token, in the Authorization header, for a ticket
+// that a browser can put in the URL of its WebSocket.
+func (g *Gateway) serveTicket(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "POST with a token in the Authorization header gives a one-time ticket", http.StatusMethodNotAllowed)
+		return
+	}
+	tokens, ok := g.opts.Auth.(interface {
+		Ticket(principal string, life time.Duration) (string, error)
+	})
+	if !ok {
+		http.Error(w, "this gateway gives out no tickets", http.StatusNotFound)
+		return
+	}
+	bare := r.Clone(r.Context())
+	bare.URL.RawQuery = "" // a ticket must not beget tickets
+	ident, err := g.opts.Auth.Authenticate(bare, nil)
+	if err != nil {
+		w.Header().Set("WWW-Authenticate", g.challenge())
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+		return
+	}
+	t, err := tokens.Ticket(ident.Principal, TicketLife)
+	if err != nil {
+		w.Header().Set("Retry-After", "30")
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	_ = json.NewEncoder(w).Encode(map[string]any{"ticket": t, "expires_in": int(TicketLife / time.Second)})
+}
+
+// Drain lets the calls in flight finish, refuses new ones, closes every
+// session with 1001 and ends all servers. If ctx ends first, the calls still in
+// flight are answered with an error; servers are ended in any case. A Gateway
+// that was drained stays so.
+func (g *Gateway) Drain(ctx context.Context) {
+	if g.draining.Swap(true) {
+		return
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+waiting:
+	for {
+		n := 0
+		for _, rt := range g.all() {
+			n += rt.pending()
+		}
+		if n == 0 {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			g.log.Warn("calls in flight are given up", "calls", n)
+			break waiting
+		}
+	}
+	why := errors.New("the gateway is shutting down")
+	var all sync.WaitGroup
+	for _, rt := range g.all() {
+		for _, s := range g.registry.all() {
+			if s, ok := s.(*session); ok && s.route == rt {
+				s.failCalls(why)
+				s.End(ws.CloseGoingAway, "the gateway is shutting down")
+			}
+		}
+		all.Go(func() { rt.close(why) })
+	}
+	all.Wait()
+	g.sessions.Wait()
+	close(g.stop)
+	g.sweeping.Wait()
+}
+
+// failCalls answers what the session still waits for.
+func (s *session) failCalls(why error) {
+	s.mu.Lock()
+	h, p := s.hub, s.port
+	s.mu.Unlock()
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	var calls []*call
+	for _, c := range p.inflight {
+		calls = append(calls, c)
+	}
+	h.failLocked(calls, why)
+}

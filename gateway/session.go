@@ -1,0 +1,349 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weft-ws/weft/mcpws"
+	"github.com/weft-ws/weft/mcpws/envelope"
+	"github.com/weft-ws/weft/ws"
+)
+
+// A session is one client of a route.
+type session struct {
+	g      *Gateway
+	route  *route
+	caller Caller
+	remote string
+	ident  Identity
+	opened time.Time
+
+	received, sent atomic.Uint64
+
+	recvMu sync.Mutex // the receiver: messages, and the timer of the stream framing
+	recv   *mcpws.Receiver
+	late   *time.Timer
+
+	mu     sync.Mutex
+	conn   *ws.Conn
+	hub    *hub
+	port   *port
+	ended  bool
+	expiry *time.Timer
+
+	// What waits for a client of a shared server. Its reader must not wait
+	// for one client, so messages are queued; a client whose queue is too
+	// long is not read from, and closed with 1013 if that does not help.
+	queued atomic.Int64
+	slow   atomic.Bool
+	room   chan struct{} // signalled when the queue shrinks below the limit
+}
+
+const (
+	// queueSoft is how many bytes may wait for a client before its requests
+	// are left unread; queueHard before it is closed at once.
+	queueSoft = 1 << 20
+	queueHard = 64 << 20
+	// slowTimeout is how long a client may stay over queueSoft.
+	slowTimeout = 10 * time.Second
+)
+
+func newSession(g *Gateway, rt *route, caller Caller, remote string, ident Identity) *session {
+	s := &session{g: g, route: rt, caller: caller, remote: remote, ident: ident, opened: time.Now(), room: make(chan struct{}, 1)}
+	s.recv = mcpws.NewReceiver(rt.Dialect, int(rt.MessageMax), s.batches, func(msg []byte) error {
+		s.route.stats.refused.Add(1)
+		s.deliver(msg)
+		return nil
+	})
+	return s
+}
+
+// attach gives the session its connection. Messages follow.
+func (s *session) attach(c *ws.Conn) error {
+	s.mu.Lock()
+	s.conn = c
+	if !s.ident.Expires.IsZero() {
+		s.expiry = time.AfterFunc(time.Until(s.ident.Expires), func() {
+			s.End(ws.ClosePolicyViolation, "the credential has expired; connect again with a new one")
+		})
+	}
+	s.mu.Unlock()
+	if s.route.Isolation == Shared {
+		return nil // which of them is known with the first request
+	}
+	h, err := s.route.own(s.caller, func(err error) {
+		s.End(ws.CloseInternalError, closeReason("server failed: "+err.Error()))
+	})
+	if err != nil {
+		return closeError(ws.CloseServiceRestart, err.Error())
+	}
+	return s.bind(h)
+}
+
+func (s *session) bind(h *hub) error {
+	deliver := s.deliver
+	if h.shared {
+		deliver = s.enqueue
+	}
+	p := h.join(deliver)
+	s.mu.Lock()
+	s.hub, s.port = h, p
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		s.unbind(h, p)
+		return errors.New("the session has ended")
+	}
+	return nil
+}
+
+// message takes one WebSocket message of the client.
+func (s *session) message(_ context.Context, c *ws.Conn, typ ws.MessageType, p []byte) error {
+	if err := s.waitForReader(c); err != nil {
+		return err
+	}
+	s.received.Add(1)
+	s.recvMu.Lock()
+	defer s.recvMu.Unlock()
+	if s.late != nil {
+		s.late.Stop()
+		s.late = nil
+	}
+	if err := s.recv.Take(time.Now(), typ, p, s.take); err != nil {
+		return err
+	}
+	if at := s.recv.Deadline(); !at.IsZero() {
+		s.late = time.AfterFunc(time.Until(at), func() { s.expireLine(c) })
+	}
+	return nil
+}
+
+func (s *session) expireLine(c *ws.Conn) {
+	s.recvMu.Lock()
+	err := s.recv.Expire(time.Now())
+	s.recvMu.Unlock()
+	if err != nil {
+		mcpws.CloseWith(c, err)
+	}
+}
+
+// waitForReader leaves the client's next message alone while it lets its
+// answers lie.
+func (s *session) waitForReader(c *ws.Conn) error {
+	for s.queued.Load() > queueSoft {
+		select {
+		case <-s.room:
+		case <-c.Done():
+			return c.Err()
+		}
+	}
+	return nil
+}
+
+// take passes one JSON-RPC message on.
+func (s *session) take(m *envelope.Message) error {
+	s.mu.Lock()
+	h, p := s.hub, s.port
+	s.mu.Unlock()
+	if m.Kind == envelope.Request && s.g.draining.Load() {
+		s.deliver(envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeInternal,
+			"the gateway is shutting down; connect again"))
+		return nil
+	}
+	if h == nil { // a shared server, not chosen yet
+		switch {
+		case m.Kind != envelope.Request:
+			return nil
+		case m.Is("ping"):
+			s.deliver(envelope.AppendResult(nil, m.IDBytes(), []byte("{}")))
+			return nil
+		}
+		class := 0
+		if m.Is("initialize") {
+			class = classOf(m)
+		}
+		var err error
+		if h, err = s.route.forClass(class); err != nil {
+			return closeError(ws.CloseServiceRestart, err.Error())
+		}
+		if err := s.bind(h); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		p = s.port
+		s.mu.Unlock()
+	}
+	h.handle(p, m)
+	return nil
+}
+
+func (s *session) batches() bool {
+	s.mu.Lock()
+	h, p := s.hub, s.port
+	s.mu.Unlock()
+	if h == nil {
+		return false
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return p.version == "2025-03-26"
+}
+
+// deliver sends a message to the client and waits until the wire has it: the
+// backpressure of a server that belongs to one client.
+func (s *session) deliver(msg []byte) {
+	s.mu.Lock()
+	c := s.conn
+	s.mu.Unlock()
+	if c == nil {
+		return
+	}
+	if s.recv.Newline() {
+		msg = append(msg, '\n')
+	}
+	if err := c.WriteMessage(context.Background(), ws.Text, msg); err != nil {
+		return // the end of the connection is told elsewhere
+	}
+	s.sent.Add(1)
+}
+
+// enqueue is deliver for shared servers: it does not wait.
+func (s *session) enqueue(msg []byte) {
+	s.mu.Lock()
+	c := s.conn
+	s.mu.Unlock()
+	if c == nil {
+		return
+	}
+	data := bytes.Clone(msg)
+	if s.recv.Newline() {
+		data = append(data, '\n')
+	}
+	n := int64(len(data))
+	total := s.queued.Add(n)
+	switch {
+	case total-n > queueHard:
+		s.End(ws.CloseTryAgainLater, "too many unread answers")
+	case total > queueSoft && total > n && s.slow.CompareAndSwap(false, true):
+		time.AfterFunc(slowTimeout, func() {
+			if s.queued.Load() > queueSoft {
+				s.End(ws.CloseTryAgainLater, "answers are not being read")
+			}
+			s.slow.Store(false)
+		})
+	}
+	err := c.Send(context.Background(), ws.Outgoing{Type: ws.Text, Data: data, Done: func(err error) {
+		if err == nil {
+			s.sent.Add(1)
+		}
+		if left := s.queued.Add(-n); left <= queueSoft && left+n > queueSoft {
+			select {
+			case s.room <- struct{}{}:
+			default:
+			}
+		}
+	}})
+	if err != nil {
+		s.queued.Add(-n)
+	}
+}
+
+// detached is called when the connection has ended.
+func (s *session) detached(error) { s.end() }
+
+// end releases everything the session holds.
+func (s *session) end() {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.ended = true
+	h, p := s.hub, s.port
+	s.conn = nil
+	if s.expiry != nil {
+		s.expiry.Stop()
+	}
+	s.mu.Unlock()
+	if h != nil {
+		s.unbind(h, p)
+	}
+	s.g.left(s)
+}
+
+func (s *session) unbind(h *hub, p *port) {
+	h.leave(p)
+	if !h.shared {
+		s.route.disown(h, errors.New("the client has gone"))
+	}
+}
+
+// Info describes the session.
+func (s *session) Info() SessionInfo {
+	s.mu.Lock()
+	c, h, p := s.conn, s.hub, s.port
+	s.mu.Unlock()
+	info := SessionInfo{ID: s.caller.Session, Route: s.route.Name, Principal: s.ident.Principal, Remote: s.remote,
+		Opened: s.opened, Attached: c != nil, Received: s.received.Load(), Sent: s.sent.Load()}
+	if c != nil {
+		info.PingRTT = c.Stats().PingRTT.Seconds()
+	}
+	if h != nil {
+		h.mu.Lock()
+		info.Version = p.version
+		if p.modern {
+			info.Version = "2026-07-28"
+		}
+		for id, call := range p.inflight {
+			info.Calls = append(info.Calls, Call{ID: id, Method: call.method, Seconds: time.Since(call.started).Seconds()})
+		}
+		h.mu.Unlock()
+	}
+	return info
+}
+
+// Send delivers a message to the client.
+func (s *session) Send(msg []byte) error {
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		return ErrNoSession
+	}
+	s.enqueue(msg)
+	return nil
+}
+
+// End closes the connection and ends the session.
+func (s *session) End(code ws.CloseCode, reason string) {
+	s.mu.Lock()
+	c := s.conn
+	s.mu.Unlock()
+	if c != nil {
+		go func() { _ = c.Close(code, reason) }()
+		return // Closed of the handler does the rest
+	}
+	s.end()
+}
+
+func closeError(code ws.CloseCode, reason string) error {
+	return &ws.CloseError{Code: code, Reason: closeReason(reason)}
+}
+
+// closeReason cuts a reason to what a Close frame can hold: 123 bytes (RFC
+// 6455, 5.5), not in the middle of a character.
+func closeReason(s string) string {
+	const max = 123
+	if len(s) <= max {
+		return s
+	}
+	n := max
+	for n > 0 && s[n]&0xc0 == 0x80 {
+		n--
+	}
+	return s[:n]
+}
