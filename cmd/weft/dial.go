@@ -33,14 +33,16 @@ func newDialCmd() *cobra.Command {
 		raw          bool
 		stats        bool
 		ping         time.Duration
+		quiet        time.Duration
 		trace        = tracer{verb: "dial"}
 	)
 	cmd := &cobra.Command{
 		Use:   "dial URL",
 		Short: "Talk to a WebSocket server: lines in, messages out",
 		Long: `dial sends each line of standard input as a message and prints each message that
-comes on a line of its own. At the end of input it closes the connection and
-prints what still comes before the server's Close.
+comes on a line of its own. At the end of input it waits until nothing has come
+for --quiet, closes the connection, and prints what still comes before the
+server's Close.
 
 -v prints every frame both ways to standard error: its place, opcode, FIN, size.`,
 		Example: `  weft dial ws://127.0.0.1:9001/
@@ -70,7 +72,7 @@ prints what still comes before the server's Close.
 			if insecure {
 				opts.TLS = &tls.Config{InsecureSkipVerify: true}
 			}
-			d := dialer{out: cmd.OutOrStdout(), in: cmd.InOrStdin(), binary: binary, raw: raw, ping: ping, verbose: verbose}
+			d := dialer{out: cmd.OutOrStdout(), in: cmd.InOrStdin(), binary: binary, raw: raw, ping: ping, quiet: quiet, verbose: verbose, came: make(chan struct{}, 1)}
 			c, err := ws.Dial(cmd.Context(), args[0], opts)
 			if err != nil {
 				return &exitError{2, err}
@@ -92,6 +94,7 @@ prints what still comes before the server's Close.
 	fs.BoolVar(&raw, "raw", false, "print the payload alone, without a newline after it")
 	fs.BoolVar(&stats, "stats", false, "print the connection's counters at the end, to standard error")
 	fs.DurationVar(&ping, "ping", 0, "send a ping this often and print the round trip to standard error")
+	fs.DurationVar(&quiet, "quiet", 300*time.Millisecond, "after the end of input, close when nothing has come for this long")
 	fs.StringVar(&trace.name, "trace", "", "record the connection to this file, for weft doctor")
 	conn.add(fs, echoMessageMax)
 	fs.Var(&conn.fragmentSize, "fragment", "short for --fragment-size")
@@ -106,6 +109,8 @@ type dialer struct {
 	raw     bool
 	verbose bool
 	ping    time.Duration
+	quiet   time.Duration
+	came    chan struct{} // a message has come
 }
 
 func (d *dialer) run(ctx context.Context, c *ws.Conn) error {
@@ -118,6 +123,7 @@ func (d *dialer) run(ctx context.Context, c *ws.Conn) error {
 		if err := d.send(c); err != nil && !errors.Is(err, io.EOF) {
 			fmt.Fprintln(os.Stderr, "weft:", err)
 		}
+		d.awaitQuiet(c)
 		// The receiving loop below prints what still comes.
 		_ = c.CloseSend(ws.CloseNormal, "")
 	}()
@@ -127,6 +133,10 @@ func (d *dialer) run(ctx context.Context, c *ws.Conn) error {
 		m.Type, m.Data, err = c.ReadMessage(context.Background())
 		if err != nil {
 			break
+		}
+		select {
+		case d.came <- struct{}{}:
+		default:
 		}
 		if err := d.print(m); err != nil {
 			_ = c.CloseNow()
@@ -146,6 +156,20 @@ func (d *dialer) run(ctx context.Context, c *ws.Conn) error {
 		return nil
 	}
 	return &exitError{1, ce}
+}
+
+// awaitQuiet waits until no message has come for a while, or the connection has
+// ended.
+func (d *dialer) awaitQuiet(c *ws.Conn) {
+	for {
+		select {
+		case <-d.came:
+		case <-c.Done():
+			return
+		case <-time.After(d.quiet):
+			return
+		}
+	}
 }
 
 // send sends standard input.
