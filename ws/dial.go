@@ -344,12 +344,12 @@ func (d *dialing) failed(doing string, ctx context.Context, err error) error {
 // readResponse reads the server's response from nc and judges it.
 func (d *dialing) readResponse(nc net.Conn) (established, error) {
 	in := responseReader{who: "the server", method: http.MethodGet}
-	resp, head, err := in.final(nc)
+	resp, err := in.final(nc)
 	if err != nil {
 		return established{}, err
 	}
 	if resp.StatusCode != http.StatusSwitchingProtocols {
-		return established{}, d.refused(nc, head, in.rest())
+		return established{}, refusedBy(nc, resp, "the server answered %s instead of switching to WebSocket", shown(resp.Status))
 	}
 	est, he := judgeResponse(resp, d.key, d.opts.Subprotocols, d.offered)
 	if he != nil {
@@ -359,29 +359,26 @@ func (d *dialing) readResponse(nc net.Conn) (established, error) {
 	return est, nil
 }
 
-// refused reads what a server says that does not switch protocols.
-func (d *dialing) refused(nc net.Conn, head, rest []byte) error {
-	// If the deadline cannot be set, ctx still bounds the wait.
-	_ = nc.SetReadDeadline(time.Now().Add(refusalBodyTimeout))
-	all := io.MultiReader(bytes.NewReader(head), bytes.NewReader(rest), nc)
-	resp, err := http.ReadResponse(bufio.NewReader(all), &http.Request{Method: http.MethodGet})
-	if err != nil {
-		return err
-	}
-	// What cannot be read of the body is not missed: the status is the answer.
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, refusalBodyMax))
-	he := denial(resp.StatusCode, "the server answered %s instead of switching to WebSocket", shown(resp.Status))
-	he.Header, he.Body = resp.Header, body
+// refusedBy is the error for a response of nc that is not the one hoped for.
+func refusedBy(nc net.Conn, resp *http.Response, format string, args ...any) error {
+	he := denial(resp.StatusCode, format, args...)
 	switch h := resp.Header; {
 	case resp.StatusCode/100 == 3:
 		he.Reason += fmt.Sprintf("; it points to %s, and redirects are not followed: dial that", shownHeader(h["Location"]))
 	case resp.StatusCode == http.StatusUnauthorized:
 		he.Reason += fmt.Sprintf("; it wants %s", shownHeader(h["Www-Authenticate"]))
+	case resp.StatusCode == http.StatusProxyAuthRequired:
+		he.Reason += fmt.Sprintf("; it wants %s: put user and password into the proxy's URL", shownHeader(h["Proxy-Authenticate"]))
 	case resp.StatusCode == http.StatusUpgradeRequired:
 		he.Reason += fmt.Sprintf("; the versions that it supports: %s", shownHeader(h[headerVersion]))
 	case len(h["Retry-After"]) > 0:
 		he.Reason += fmt.Sprintf("; retry after %s", shownHeader(h["Retry-After"]))
 	}
+	// What cannot be read of the body is not missed: the status is the answer. If
+	// the deadline cannot be set, Dial's context still bounds the wait.
+	_ = nc.SetReadDeadline(time.Now().Add(refusalBodyTimeout))
+	he.Body, _ = io.ReadAll(io.LimitReader(resp.Body, refusalBodyMax))
+	he.Header = resp.Header
 	return he
 }
 
@@ -394,36 +391,33 @@ type responseReader struct {
 	done   int // bytes of buf that heads took
 }
 
-// final returns the first response that is not an interim one, and the bytes
-// of its head. RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx
-// responses received prior to a final response".
-func (in *responseReader) final(r io.Reader) (*http.Response, []byte, error) {
+// final returns the first response that is not an interim one. RFC 9110, 15.2:
+// "A client MUST be able to parse one or more 1xx responses received prior to a
+// final response". Its Body reads on from r.
+func (in *responseReader) final(r io.Reader) (*http.Response, error) {
 	for range interimMax {
 		head, err := in.head(r)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
-		resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(head)), &http.Request{Method: in.method})
+		all := io.MultiReader(bytes.NewReader(head), bytes.NewReader(in.buf[in.done:]), r)
+		resp, err := http.ReadResponse(bufio.NewReader(all), &http.Request{Method: in.method})
 		if err != nil {
-			return nil, nil, in.failed("%s did not answer with an HTTP response", err)
+			return nil, in.failed("%s did not answer with an HTTP response", err)
 		}
 		if resp.StatusCode >= 200 || resp.StatusCode == http.StatusSwitchingProtocols {
-			// ReadResponse takes Connection away when "close" is in it.
-			if resp.Header, err = headerOf(head); err != nil {
-				return nil, nil, err
-			}
-			return resp, head, nil
+			resp.Header, err = headerOf(head)
+			return resp, err
 		}
 	}
-	return nil, nil, in.failed("%s sent nothing but interim responses", nil)
+	return nil, in.failed("%s sent nothing but interim responses", nil)
 }
 
-// headerOf returns the header fields of a head as they are.
+// headerOf returns the header fields of a head as they are: ReadResponse takes
+// Connection away when "close" is in it.
 func headerOf(head []byte) (http.Header, error) {
 	r := textproto.NewReader(bufio.NewReader(bytes.NewReader(head)))
-	if _, err := r.ReadLine(); err != nil {
-		return nil, err
-	}
+	_, _ = r.ReadLine() // the status, which ReadResponse has understood
 	h, err := r.ReadMIMEHeader()
 	return http.Header(h), err
 }

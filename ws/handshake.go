@@ -243,11 +243,11 @@ func judgeResponse(resp *http.Response, key string, subprotocols []string, offer
 
 // extensionRefusal is an error of package deflate about a header.
 func extensionRefusal(err error) *HandshakeError {
-	var de *deflate.Error
-	if !errors.As(err, &de) {
-		return refusal("HS-15", "%v", err)
+	id, detail := "HS-15", err.Error()
+	if de := (*deflate.Error)(nil); errors.As(err, &de) {
+		id, detail = de.RuleID, de.Detail
 	}
-	return refusal(de.RuleID, "%s", de.Detail)
+	return refusal(id, "%s", detail)
 }
 
 // options maps the tuning of permessage-deflate to the view of one role.

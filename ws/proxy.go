@@ -69,23 +69,17 @@ func connectHTTP(nc net.Conn, user *url.Userinfo, addr string) error {
 		return err
 	}
 	in := responseReader{who: "the proxy", method: http.MethodConnect}
-	resp, _, err := in.final(nc)
+	resp, err := in.final(nc)
 	if err != nil {
 		return err
 	}
-	rest := in.rest()
 	if resp.StatusCode/100 != 2 {
-		he := denial(resp.StatusCode, "the proxy answered %s to CONNECT %s", shown(resp.Status), addr)
-		if resp.StatusCode == http.StatusProxyAuthRequired {
-			he.Reason += fmt.Sprintf("; it wants %s: put user and password into its URL", shownHeader(resp.Header["Proxy-Authenticate"]))
-		}
-		he.Header, he.Body = resp.Header, rest[:min(len(rest), refusalBodyMax)]
-		return he
+		return refusedBy(nc, resp, "the proxy answered %s to CONNECT %s", shown(resp.Status), addr)
 	}
-	if len(rest) > 0 {
+	if n := len(in.rest()); n > 0 {
 		// A server of HTTP or TLS waits for us. These bytes are the proxy's own, and
 		// would be taken for the server's response.
-		return denial(resp.StatusCode, "the proxy sent %d bytes into the tunnel before it was used", len(rest))
+		return denial(resp.StatusCode, "the proxy sent %d bytes into the tunnel before it was used", n)
 	}
 	return nil
 }
