@@ -309,6 +309,8 @@ func (g *Gateway) admit(r *http.Request, offered []string, name string) (*sessio
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch o := &g.opts; {
+	case g.draining.Load(): // again: under mu nobody slips past Drain's wait
+		return nil, later("the gateway is shutting down")
 	case o.ConnectionsMax > 0 && g.conns >= o.ConnectionsMax:
 		return nil, later("the gateway has all the %d clients that it allows", o.ConnectionsMax)
 	case o.PerAddressMax > 0 && !loopback && g.addresses[address] >= o.PerAddressMax:
@@ -432,7 +434,10 @@ func (g *Gateway) serveTicket(w http.ResponseWriter, r *http.Request) {
 // flight are answered with an error; servers are ended in any case. A Gateway
 // that was drained stays so.
 func (g *Gateway) Drain(ctx context.Context) {
-	if g.draining.Swap(true) {
+	g.mu.Lock()
+	again := g.draining.Swap(true)
+	g.mu.Unlock()
+	if again {
 		return
 	}
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -466,6 +471,9 @@ waiting:
 	}
 	all.Wait()
 	g.sessions.Wait()
+	for _, rt := range g.all() {
+		rt.wait()
+	}
 	close(g.stop)
 	g.sweeping.Wait()
 }

@@ -126,7 +126,8 @@ type route struct {
 	hubs   map[*hub]struct{}
 	shared [8]*hub // by what the server may ask the client
 	warm   []Peer
-	wg     sync.WaitGroup // closing hubs, filling the pool
+	busy   int       // goroutines that close hubs or fill the pool
+	idle   sync.Cond // busy has become 0
 }
 
 func newRoute(g *Gateway, r Route) *route {
@@ -149,13 +150,39 @@ func newRoute(g *Gateway, r Route) *route {
 		r.CallTimeout = 0
 	}
 	rt := &route{Route: r, g: g, hubs: map[*hub]struct{}{}, config: g.opts.Accept.Config}
+	rt.idle.L = &rt.mu
 	rt.config.MaxMessageSize = r.MessageMax
 	rt.config = mcpws.Defaults(rt.config)
 	rt.config.SendQueue = -1 // sessions count themselves
 	if r.Isolation == Pool {
-		rt.fill()
+		rt.mu.Lock()
+		rt.fillLocked()
+		rt.mu.Unlock()
 	}
 	return rt
+}
+
+// goLocked runs f on a goroutine that close waits for. A WaitGroup would not
+// do: sessions end, and so begin to close their hubs, while close waits.
+func (rt *route) goLocked(f func()) {
+	rt.busy++
+	go func() {
+		f()
+		rt.mu.Lock()
+		defer rt.mu.Unlock()
+		if rt.busy--; rt.busy == 0 {
+			rt.idle.Broadcast()
+		}
+	}()
+}
+
+// wait returns when no such goroutine runs.
+func (rt *route) wait() {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	for rt.busy > 0 {
+		rt.idle.Wait()
+	}
 }
 
 func (rt *route) newHub(caller Caller) *hub {
@@ -184,7 +211,7 @@ func (rt *route) own(caller Caller, onBreak func(error)) (*hub, error) {
 		peer := rt.warm[n-1]
 		rt.warm = rt.warm[:n-1]
 		h.startWith(peer)
-		rt.fill()
+		rt.fillLocked()
 	} else {
 		h.start()
 	}
@@ -193,7 +220,9 @@ func (rt *route) own(caller Caller, onBreak func(error)) (*hub, error) {
 
 // disown closes a hub of own in the background.
 func (rt *route) disown(h *hub, why error) {
-	rt.wg.Go(func() {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	rt.goLocked(func() {
 		h.close(why)
 		rt.mu.Lock()
 		defer rt.mu.Unlock()
@@ -201,11 +230,11 @@ func (rt *route) disown(h *hub, why error) {
 	})
 }
 
-// fill starts warm servers in the background until there are enough. One
+// fillLocked starts warm servers in the background until there are enough. One
 // filler runs at a time per missing server; failures are left to the session
 // that would have needed the server.
-func (rt *route) fill() {
-	rt.wg.Go(func() {
+func (rt *route) fillLocked() {
+	rt.goLocked(func() {
 		for {
 			rt.mu.Lock()
 			enough := rt.closed || len(rt.warm) >= rt.PoolSize
@@ -306,7 +335,7 @@ func (rt *route) close(why error) {
 		all.Go(func() { _ = p.Close(); drainPeer(p) })
 	}
 	all.Wait()
-	rt.wg.Wait()
+	rt.wait()
 }
 
 func (rt *route) each(f func(*hub)) {
