@@ -38,6 +38,9 @@ func (l *pingLog) clear() {
 // pinged takes note of a ping by s.
 func (in *Inspector) pinged(s *stream, p []byte) {
 	l := &s.pings
+	if s.peer.closed {
+		return // whoever has sent a Close need not answer any more
+	}
 	if len(l.waiting) == pingsMax {
 		l.waiting = l.waiting[:copy(l.waiting, l.waiting[1:])]
 		l.lost++
