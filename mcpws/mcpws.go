@@ -9,6 +9,7 @@
 package mcpws
 
 import (
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -102,4 +103,39 @@ func Defaults(cfg ws.Config) ws.Config {
 		cfg.IdleTimeout = DefaultIdle
 	}
 	return cfg
+}
+
+// ParseBinary reads the word of a BinaryPolicy in a configuration.
+func ParseBinary(s string) (BinaryPolicy, error) {
+	switch s {
+	case "", "reject":
+		return BinaryReject, nil
+	case "text":
+		return BinaryAsText, nil
+	}
+	return 0, fmt.Errorf("binary %q is neither \"reject\" nor \"text\"", s)
+}
+
+// ParseNewline reads the word of a NewlinePolicy in a configuration.
+func ParseNewline(s string) (NewlinePolicy, error) {
+	switch s {
+	case "", "never":
+		return NewlineNever, nil
+	case "mirror":
+		return NewlineMirror, nil
+	case "always":
+		return NewlineAlways, nil
+	}
+	return 0, fmt.Errorf("newline %q is none of \"never\", \"mirror\", \"always\"", s)
+}
+
+// ParseErrors reads the word of an ErrorPolicy in a configuration.
+func ParseErrors(s string) (ErrorPolicy, error) {
+	switch s {
+	case "", "reply":
+		return ErrorsReply, nil
+	case "close":
+		return ErrorsClose, nil
+	}
+	return 0, fmt.Errorf("errors %q is neither \"reply\" nor \"close\"", s)
 }

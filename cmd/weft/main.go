@@ -72,7 +72,7 @@ First steps:
 		SilenceErrors:     true,
 		DisableAutoGenTag: true,
 	}
-	root.AddCommand(newEchoCmd(), newDialCmd(), newVersionCmd())
+	root.AddCommand(newServeCmd(), newMCPCmd(), newEchoCmd(), newDialCmd(), newVersionCmd())
 	return root
 }
 

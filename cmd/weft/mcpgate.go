@@ -1,0 +1,328 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/pflag"
+
+	"github.com/weft-ws/weft/gateway"
+	"github.com/weft-ws/weft/ws"
+)
+
+// tokenEnv holds the token, for servers and clients alike: a flag would stand
+// in the list of processes.
+const tokenEnv = "WEFT_TOKEN"
+
+// gateFlags are the flags of every command that opens the gateway's port.
+type gateFlags struct {
+	listen    string
+	noAuth    bool
+	exposed   bool
+	tokenFile string
+	origins   []string
+	hosts     []string
+	tlsCert   string
+	tlsKey    string
+	clientCA  string
+	logLevel  string
+	logJSON   bool
+	drain     time.Duration
+}
+
+func (f *gateFlags) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address to listen on")
+	fs.BoolVar(&f.noAuth, "no-auth", false, "let everybody in who can reach the address")
+	fs.BoolVar(&f.exposed, "let-strangers-run-my-tools", false, "with --no-auth: listen beyond this machine all the same")
+	fs.StringVar(&f.tokenFile, "token-file", "", "file with the token that clients need (default: $"+tokenEnv+", else a new one is printed)")
+	fs.StringSliceVar(&f.origins, "origin", nil, "allow web pages from this host pattern besides the own one; * allows all")
+	fs.StringSliceVar(&f.hosts, "host", nil, "names that the Host header may have (default on loopback: names of this machine; elsewhere: any)")
+	fs.StringVar(&f.tlsCert, "tls-cert", "", "PEM file with the certificate: speak wss; read again when it changes")
+	fs.StringVar(&f.tlsKey, "tls-key", "", "PEM file with its key")
+	fs.StringVar(&f.clientCA, "tls-client-ca", "", "PEM file with authorities: clients need a certificate of one of them")
+	fs.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
+	fs.BoolVar(&f.logJSON, "log-json", false, "log as JSON")
+	fs.DurationVar(&f.drain, "drain", 30*time.Second, "how long calls in flight may take after SIGTERM")
+}
+
+// A gate is the port of a gateway with everything on it.
+type gate struct {
+	flags   *gateFlags
+	log     *slog.Logger
+	watcher *gateway.Watcher
+	tokens  *gateway.Tokens
+	token   string // to print, "" if it was not made here
+	gw      *gateway.Gateway
+	echo    ws.Server
+	http    *http.Server
+	ln      net.Listener
+	scheme  string // ws or wss
+}
+
+// principal of the one token that the command line knows.
+const owner = "owner"
+
+// open checks the flags and listens. change may adjust the gateway's options.
+func (f *gateFlags) open(stderr io.Writer, change func(*gateway.Options)) (*gate, error) {
+	g := &gate{flags: f, scheme: "ws"}
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q is none of debug, info, warn, error", f.logLevel)
+	}
+	var handler slog.Handler = slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})
+	if f.logJSON {
+		handler = slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level})
+	}
+	g.log = slog.New(handler)
+
+	loopback, err := isLoopback(f.listen)
+	if err != nil {
+		return nil, err
+	}
+	if f.noAuth && !loopback && !f.exposed {
+		return nil, fmt.Errorf("%s can be reached from other machines, and --no-auth would let anybody there run the tools\nhint: listen on 127.0.0.1, or leave --no-auth out, or say --let-strangers-run-my-tools", f.listen)
+	}
+	hosts := f.hosts
+	if len(hosts) == 0 && loopback {
+		hosts = ws.LoopbackHosts()
+	}
+	opts := gateway.Options{Logger: g.log, Accept: ws.AcceptOptions{Origins: f.origins, Hosts: hosts}}
+	if !f.noAuth {
+		if err := g.makeTokens(); err != nil {
+			return nil, err
+		}
+		opts.Auth = g.tokens
+	}
+	if change != nil {
+		change(&opts)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	g.watcher = gateway.NewWatcher(g.log, exe, "mcp", "watch-children")
+	tlsConfig, err := f.tls()
+	if err != nil {
+		return nil, err
+	}
+	if g.ln, err = net.Listen("tcp", f.listen); err != nil {
+		return nil, err
+	}
+	if tlsConfig != nil {
+		g.ln, g.scheme = tls.NewListener(g.ln, tlsConfig), "wss"
+	}
+	g.gw = gateway.New(opts)
+	g.echo.Options = opts.Accept
+	g.echo.Options.Config.MaxMessageSize = echoMessageMax
+	g.echo.Handler.Message = func(ctx context.Context, c *ws.Conn, typ ws.MessageType, p []byte) error {
+		return c.WriteMessage(ctx, typ, p)
+	}
+	return g, nil
+}
+
+// isLoopback reports whether an address can be reached from this machine only.
+func isLoopback(listen string) (bool, error) {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false, fmt.Errorf("--listen %q: %w; write HOST:PORT, such as 127.0.0.1:8080", listen, err)
+	}
+	if host == "localhost" {
+		return true, nil
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback(), nil
+}
+
+func (g *gate) makeTokens() error {
+	token := os.Getenv(tokenEnv)
+	if f := g.flags.tokenFile; f != "" {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		if token = strings.TrimSpace(string(b)); token == "" {
+			return fmt.Errorf("%s is empty; put a token in it", f)
+		}
+	}
+	if token == "" {
+		token = gateway.NewSecret()
+		g.token = token
+	}
+	if len(token) < 16 {
+		return errors.New("the token has less than 16 characters; take a longer one, for instance the output of: openssl rand -base64 24")
+	}
+	g.tokens = gateway.NewTokens()
+	g.tokens.Add(owner, token)
+	return nil
+}
+
+// tls returns the configuration for wss, nil for ws.
+func (f *gateFlags) tls() (*tls.Config, error) {
+	if f.tlsCert == "" && f.tlsKey == "" {
+		if f.clientCA != "" {
+			return nil, errors.New("--tls-client-ca needs --tls-cert and --tls-key")
+		}
+		return nil, nil
+	}
+	if f.tlsCert == "" || f.tlsKey == "" {
+		return nil, errors.New("--tls-cert and --tls-key belong together")
+	}
+	files := &certFiles{cert: f.tlsCert, key: f.tlsKey}
+	if _, err := files.get(nil); err != nil {
+		return nil, err
+	}
+	cfg := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: files.get, NextProtos: []string{"http/1.1"}}
+	if f.clientCA != "" {
+		pem, err := os.ReadFile(f.clientCA)
+		if err != nil {
+			return nil, err
+		}
+		cfg.ClientCAs = x509.NewCertPool()
+		if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s has no certificate in PEM form", f.clientCA)
+		}
+		cfg.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	return cfg, nil
+}
+
+// certFiles reads a certificate again when its file has changed, so that a
+// renewed one needs no restart.
+type certFiles struct {
+	cert, key string
+	mu        sync.Mutex
+	changed   time.Time
+	current   *tls.Certificate
+}
+
+func (c *certFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info, err := os.Stat(c.cert)
+	if err == nil && c.current != nil && info.ModTime().Equal(c.changed) {
+		return c.current, nil
+	}
+	if err == nil {
+		var pair tls.Certificate
+		if pair, err = tls.LoadX509KeyPair(c.cert, c.key); err == nil {
+			c.current, c.changed = &pair, info.ModTime()
+			return c.current, nil
+		}
+	}
+	if c.current != nil {
+		return c.current, nil // half-written files are tried again next time
+	}
+	return nil, err
+}
+
+// mux returns everything that the port answers. more may add to it.
+func (g *gate) mux(more func(*http.ServeMux)) *http.ServeMux {
+	mux := http.NewServeMux()
+	mux.Handle("/mcp", g.gw)
+	mux.Handle("/mcp/", g.gw)
+	mux.Handle("/echo", &g.echo)
+	if g.tokens != nil {
+		mux.Handle("/admin/", g.gw.Admin(g.tokens))
+	} else {
+		mux.Handle("/admin/", g.gw.Admin(gateway.Anyone{}))
+	}
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !g.gw.Ready() {
+			http.Error(w, "shutting down", http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprintln(w, "ready")
+	})
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(g.gw.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics := promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		if ip := net.ParseIP(host); g.tokens != nil && (ip == nil || !ip.IsLoopback()) {
+			if _, err := g.tokens.Authenticate(r, nil); err != nil {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+				http.Error(w, err.Error(), http.StatusUnauthorized)
+				return
+			}
+		}
+		metrics.ServeHTTP(w, r)
+	})
+	if more != nil {
+		more(mux)
+	}
+	return mux
+}
+
+// run serves until ctx ends, then lets the calls in flight finish.
+func (g *gate) run(ctx context.Context, handler http.Handler) error {
+	g.http = ws.NewHTTPServer(handler)
+	g.http.ErrorLog = slog.NewLogLogger(g.log.Handler(), slog.LevelDebug)
+	failed := make(chan error, 1)
+	go func() { failed <- g.http.Serve(g.ln) }()
+	var err error
+	select {
+	case err = <-failed:
+	case <-ctx.Done():
+		g.log.Info("shutting down")
+	}
+	drain, cancel := context.WithTimeout(context.Background(), g.flags.drain)
+	defer cancel()
+	g.gw.Drain(drain)
+	last, cancelLast := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancelLast()
+	_ = g.echo.Shutdown(last)
+	_ = g.http.Shutdown(last)
+	_ = g.watcher.Close()
+	return err
+}
+
+// url is the address of a path on the port.
+func (g *gate) url(path string) string { return g.scheme + "://" + g.ln.Addr().String() + path }
+
+// program is how this program was started, for commands to copy.
+func program() string {
+	if strings.Contains(os.Args[0], "go-build") {
+		return "go run ./cmd/weft"
+	}
+	return filepath.Base(os.Args[0])
+}
+
+// welcome prints how to reach the port: the token as a header to paste, a URL
+// with a one-time ticket, and the next command to try.
+func (g *gate) welcome(w io.Writer, path, tool, args string) {
+	fmt.Fprintf(w, "weft: listening on %s\n", g.url(path))
+	prefix := ""
+	switch {
+	case g.tokens == nil:
+		fmt.Fprintln(w, "weft: no token is needed (--no-auth)")
+	case g.token != "":
+		prefix = tokenEnv + "=" + g.token + " "
+		fmt.Fprintf(w, "weft: clients need this header   Authorization: Bearer %s\n", g.token)
+	default:
+		prefix = tokenEnv + "=… "
+		fmt.Fprintln(w, "weft: clients need the token as  Authorization: Bearer …")
+	}
+	if g.tokens != nil {
+		if t, err := g.tokens.Ticket(owner, 10*time.Minute); err == nil {
+			fmt.Fprintf(w, "weft: or, once within 10 min     %s?ticket=%s\n", g.url(path), t)
+		}
+	}
+	fmt.Fprintf(w, "weft: try in a second shell:\n\n  %s%s mcp call %s %s '%s'\n\n", prefix, program(), g.url(path), tool, args)
+}
