@@ -51,6 +51,9 @@ func TestRoundTrip(t *testing.T) {
 	messages := samples()
 	for bits := WindowBitsMin; bits <= WindowBitsMax; bits++ {
 		for level := 0; level <= LevelMax; level++ {
+			if bits != 9 && bits != 15 && level > 2 {
+				break // the levels do not know about windows
+			}
 			for _, takeover := range []bool{false, true} {
 				t.Run(fmt.Sprintf("window %d level %d takeover %t", bits, level, takeover), func(t *testing.T) {
 					var d Deflater
@@ -116,6 +119,194 @@ func TestDeflaterKeepsToTheWindow(t *testing.T) {
 			if takeover != (beyond > 0) {
 				t.Errorf("window %d, takeover %t: back-references go %d bytes before the message", bits, takeover, beyond)
 			}
+		}
+	}
+}
+
+// A message of unknown length comes out the same, however it is cut, flushed and
+// interrupted.
+func TestDeflaterStreams(t *testing.T) {
+	rnd := rand.New(rand.NewSource(4))
+	for _, takeover := range []bool{false, true} {
+		for _, bits := range []int{8, 12, 15} {
+			var d Deflater
+			d.Reset(bits, takeover)
+			var r Inflater
+			r.Reset(bits, takeover)
+			for round := range 3 {
+				for i, p := range samples() {
+					var wire []byte
+					for rest := p; len(rest) > 0; {
+						n := min(len(rest), 1+rnd.Intn(1<<(1+rnd.Intn(16))))
+						wire = d.Append(wire, rest[:n])
+						rest = rest[n:]
+						switch rnd.Intn(4) {
+						case 0:
+							flushed := d.Flush(wire)
+							if len(flushed) == len(wire) && d.Held() >= encoderSize && n > 0 {
+								t.Fatalf("message %d: Flush wrote nothing", i)
+							}
+							wire = flushed
+							if again := d.Flush(wire); len(again) != len(wire) {
+								t.Fatalf("message %d: a second Flush wrote %d bytes", i, len(again)-len(wire))
+							}
+						case 1:
+							before := d.Held()
+							d.Release() // input is waiting: nothing may happen
+							if d.Held() != before {
+								t.Fatalf("message %d: Release took back %d bytes while input was waiting", i, before-d.Held())
+							}
+						case 2:
+							wire = d.Flush(wire)
+							d.Release()
+							if most := 1<<contextBitsDefault + 100; d.Held() > most {
+								t.Fatalf("message %d: holds %d bytes after Release", i, d.Held())
+							}
+						}
+					}
+					wire = d.Finish(wire)
+					got, err := inflateAll(&r, wire, len(p))
+					if err != nil || !bytes.Equal(got, p) {
+						t.Fatalf("takeover %t, window %d, round %d, message %d: %d bytes of %d came out, error %v", takeover, bits, round, i, len(got), len(p), err)
+					}
+				}
+			}
+		}
+	}
+}
+
+// What was flushed can be read before the message ends.
+func TestFlushSendsEverything(t *testing.T) {
+	var d Deflater
+	var r Inflater
+	dst := make([]byte, 100)
+	for _, part := range []string{"Hello", " ", "Hello Hello Hello"} {
+		wire := d.Flush(d.Append(nil, []byte(part)))
+		nd, ns, done, err := r.Step(dst, wire, false)
+		if string(dst[:nd]) != part || ns != len(wire) || done || err != nil {
+			t.Errorf("after %q: read %q, done %t, error %v", part, dst[:nd], done, err)
+		}
+	}
+	if nd, _, done, err := r.Step(dst, d.Finish(nil), true); nd != 0 || !done || err != nil {
+		t.Errorf("at the end: read %q, done %t, error %v", dst[:nd], done, err)
+	}
+}
+
+// A message compressed once, without context, may be sent to a receiver with one,
+// whose context it enters.
+func TestRemember(t *testing.T) {
+	for _, takeover := range []bool{false, true} {
+		var once, d Deflater
+		d.Reset(15, takeover)
+		var r Inflater
+		r.Reset(15, takeover)
+		rnd := rand.New(rand.NewSource(6))
+		p := make([]byte, 700)
+		for i := range 30 {
+			var wire []byte
+			switch i % 3 {
+			case 0:
+				rnd.Read(p)
+				wire = once.AppendMessage(nil, p)
+				d.Remember(p)
+			case 1: // the same again, so that all of it may refer to the one before
+				wire = d.AppendMessage(nil, p)
+				if takeover != (len(wire) < 50) {
+					t.Errorf("takeover %t, message %d: %d bytes for what was sent just before", takeover, i, len(wire))
+				}
+			case 2:
+				rnd.Read(p)
+				wire = d.AppendMessage(nil, p)
+			}
+			if got, err := inflateAll(&r, wire, len(p)); err != nil || !bytes.Equal(got, p) {
+				t.Fatalf("takeover %t, message %d: %d bytes, error %v", takeover, i, len(got), err)
+			}
+		}
+	}
+}
+
+// More effort, smaller output: each level earns its keep on text.
+func TestLevels(t *testing.T) {
+	messages := corpus(12, 12, 6000)
+	size := func(level int, takeover bool) (n int) {
+		var d Deflater
+		d.Reset(15, takeover)
+		d.SetLevel(level)
+		for _, p := range messages {
+			n += len(d.AppendMessage(nil, p))
+		}
+		return n
+	}
+	for _, takeover := range []bool{false, true} {
+		for level := 2; level <= LevelMax; level++ {
+			if a, b := size(level-1, takeover), size(level, takeover); b > a+a/500 {
+				t.Errorf("takeover %t: level %d makes %d bytes, level %d makes %d", takeover, level-1, a, level, b)
+			}
+		}
+		want := levelFresh
+		if takeover {
+			want = levelTakeover
+		}
+		for _, level := range []int{0, -1, LevelMax + 1} {
+			if a, b := size(level, takeover), size(want, takeover); a != b {
+				t.Errorf("takeover %t: level %d makes %d bytes, the default %d", takeover, level, a, b)
+			}
+		}
+	}
+	if fresh, taken := size(3, false), size(3, true); taken > fresh*98/100 {
+		t.Errorf("takeover makes %d bytes of what takes %d without", taken, fresh)
+	}
+}
+
+// A larger context helps and costs what it says.
+func TestContext(t *testing.T) {
+	messages := corpus(13, 40, 1500)
+	last := 1 << 30
+	for _, bits := range []int{8, 10, 12, 14, 15} {
+		var d Deflater
+		d.Reset(15, true)
+		d.SetContext(bits)
+		n := 0
+		for _, p := range messages {
+			n += len(d.AppendMessage(nil, p))
+		}
+		if n >= last {
+			t.Errorf("context %d: %d bytes, a smaller one makes %d", bits, n, last)
+		}
+		last = n
+		if held := d.Held(); held < 1<<bits || held > 1<<bits+64 {
+			t.Errorf("context %d: holds %d bytes", bits, held)
+		}
+		d.SetContext(0)
+		d.AppendMessage(nil, messages[0])
+		if held := d.Held(); held > max(1<<bits, 1<<contextBitsDefault)+64 {
+			t.Errorf("context %d, then the default: holds %d bytes", bits, held)
+		}
+		d.Reset(9, true)
+		d.SetContext(bits)
+		d.AppendMessage(nil, messages[1])
+		if held := d.Held(); held > 512+64 {
+			t.Errorf("window 9, context %d: holds %d bytes", bits, held)
+		}
+		d.Append(nil, messages[2])
+		d.Close()
+		if d.Held() != 0 {
+			t.Errorf("holds %d bytes after Close", d.Held())
+		}
+	}
+}
+
+// A message that was given up with Close leaves nothing behind in the pool.
+func TestDeflaterCloseInTheMiddle(t *testing.T) {
+	p := corpus(14, 1, 3000)[0]
+	var want Deflater
+	w := want.AppendMessage(nil, p)
+	for range 4 {
+		var d Deflater
+		d.Append(nil, slices.Repeat(p, 20)) // more than a block, so that bits are left over
+		d.Close()
+		if got := d.AppendMessage(nil, p); !bytes.Equal(got, w) {
+			t.Fatal("the message after Close differs")
 		}
 	}
 }

@@ -329,14 +329,7 @@ func (r *Inflater) storedLen(c *cursor) (progress, error) {
 }
 
 func (r *Inflater) stored(c *cursor) progress {
-	for r.left > 0 && r.nhold > 0 {
-		if c.o == len(c.dst) {
-			return full
-		}
-		c.dst[c.o] = byte(r.take(8))
-		c.o++
-		r.left--
-	}
+	// The length ended at a byte and nothing reads ahead, so hold is empty.
 	n := copy(c.dst[c.o:], c.src[c.i:min(len(c.src), c.i+r.left)])
 	c.o += n
 	c.i += n
@@ -468,9 +461,6 @@ func (r *Inflater) peek(c *cursor, table []entry, rootBits, skip uint) (e entry,
 func (r *Inflater) symbols(c *cursor) (progress, error) {
 	for {
 		r.fast(c)
-		if r.state != inSymbols {
-			return goOn, nil
-		}
 		e, n, ok := r.peek(c, r.lit[:], litBits, 0)
 		if !ok {
 			return starved, nil
@@ -542,14 +532,19 @@ func (r *Inflater) match(c *cursor) progress {
 			n = min(n, back)
 			r.win.read(c.dst[c.o:c.o+n], back)
 		} else {
-			// The source may overlap what is written: each byte may depend on one
-			// that was written just before, so copy no more than there is.
-			n = min(n, r.copyDist)
-			copy(c.dst[c.o:c.o+n], c.dst[c.o-r.copyDist:])
+			repeat(c.dst[:c.o+n], c.o, r.copyDist)
 		}
 		c.o += n
 		r.left -= n
 	}
 	r.state = inSymbols
 	return goOn
+}
+
+// repeat fills p from o on with what is dist bytes before. The two may overlap:
+// what is repeated grows with every round.
+func repeat(p []byte, o, dist int) {
+	for from := o - dist; o < len(p); {
+		o += copy(p[o:], p[from:o])
+	}
 }

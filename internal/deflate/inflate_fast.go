@@ -88,23 +88,17 @@ func (r *Inflater) fast(c *cursor) {
 				continue
 			}
 		}
-		from := o - back
-		if back >= 8 {
-			for end := o + length; ; {
-				binary.LittleEndian.PutUint64(dst[o:], binary.LittleEndian.Uint64(dst[from:]))
-				o += 8
-				from += 8
-				if o >= end {
-					o = end
-					break
-				}
-			}
-		} else {
-			for end := o + length; o < end; o++ {
-				dst[o] = dst[from]
-				from++
-			}
+		end := o + length
+		if back < 8 {
+			repeat(dst[:end], o, back)
+			o = end
+			continue
 		}
+		// Eight bytes at a time, past the end by up to seven.
+		for from := o - back; o < end; o, from = o+8, from+8 {
+			binary.LittleEndian.PutUint64(dst[o:], binary.LittleEndian.Uint64(dst[from:]))
+		}
+		o = end
 	}
 	// Give back whole bytes, so that hold is short and what it holds is clean.
 	back := min(int(n>>3), i-c.i)

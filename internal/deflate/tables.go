@@ -167,7 +167,6 @@ func buildTable(table []entry, rootBits int, lens []uint8, meaning []entry) bool
 	}
 	var offset [codeBitsMax + 2]uint16
 	space, longest := 1, 0 // codes of the current length that are still free
-	offset[1] = 0
 	for l := 1; l <= codeBitsMax; l++ {
 		space = space<<1 - int(count[l])
 		if space < 0 {
@@ -191,7 +190,8 @@ func buildTable(table []entry, rootBits int, lens []uint8, meaning []entry) bool
 			offset[l]++
 		}
 	}
-	return fillTable(table, rootBits, longest, &count, &sorted, meaning)
+	fillTable(table, rootBits, longest, &count, &sorted, meaning)
+	return true
 }
 
 // fillTable writes the entries in the order of their codes. Deflate packs codes
@@ -199,7 +199,7 @@ func buildTable(table []entry, rootBits int, lens []uint8, meaning []entry) bool
 // reversed, and a code of l bits fills every 1<<l-th entry. Instead of writing
 // those one by one the table is built at the size of the shortest code and
 // doubled, by copying, whenever the codes get longer.
-func fillTable(table []entry, rootBits, longest int, count *[codeBitsMax + 1]uint16, sorted *[litLenMaxAll]uint16, meaning []entry) bool {
+func fillTable(table []entry, rootBits, longest int, count *[codeBitsMax + 1]uint16, sorted *[litLenMaxAll]uint16, meaning []entry) {
 	code := uint(0) // reversed
 	next := 0       // in sorted
 	size := 1       // entries of the first table that are up to date
@@ -238,7 +238,6 @@ func fillTable(table []entry, rootBits, longest int, count *[codeBitsMax + 1]uin
 			code = nextCode(code, l)
 		}
 	}
-	return true
 }
 
 func withCode(meaning entry, l int) entry {
