@@ -65,17 +65,31 @@ type Receiver struct {
 	clock clocks
 }
 
+// An instant is a time in nanoseconds since clocks.base, plus one; zero means
+// not set. Five of them take less room in an idle connection than one and a half
+// time.Time.
+type instant int64
+
 // clocks are what Tick keeps between calls.
 type clocks struct {
-	start    time.Time // since when the incomplete message or frame is waited for
-	progress time.Time // when it last grew
-	alive    time.Time // when any byte was last seen
-	held     time.Time // since when the clocks are stopped
-	bucket   time.Time // when tokens was last filled
+	base     time.Time // of the first Tick
+	start    instant   // since when the incomplete message or frame is waited for
+	progress instant   // when it last grew
+	alive    instant   // when any byte was last seen
+	held     instant   // since when the clocks are stopped
+	bucket   instant   // when tokens was last filled
 	offset   int64     // Receiver.offset at the last Tick
 	unit     int64     // what start belongs to, see Receiver.unit
 	mark     int64     // how far it had come at the last Tick
 	tokens   float64   // control frames still allowed
+}
+
+// at turns a time into an instant.
+func (c *clocks) at(t time.Time) instant {
+	if c.base.IsZero() {
+		c.base = t
+	}
+	return instant(t.Sub(c.base)) + 1
 }
 
 // NewReceiver returns a Receiver for what the given end sends. lim may be
@@ -434,24 +448,25 @@ func (r *Receiver) Tick(now time.Time) error {
 	if r.err != nil || r.closed {
 		return r.err
 	}
-	if r.offset != c.offset || c.alive.IsZero() {
-		c.alive, c.offset = now, r.offset
+	t := c.at(now)
+	if r.offset != c.offset || c.alive == 0 {
+		c.alive, c.offset = t, r.offset
 	}
 	if unit := r.unit(); unit != c.unit {
-		c.unit, c.start, c.progress = unit, now, now
+		c.unit, c.start, c.progress = unit, t, t
 	}
 	if mark := r.got + int64(r.frags); mark != c.mark {
-		c.mark, c.progress = mark, now
+		c.mark, c.progress = mark, t
 	}
 	if rate := r.lim.ControlRate; rate > 0 {
-		if !c.bucket.IsZero() {
-			c.tokens += now.Sub(c.bucket).Seconds() * float64(rate)
+		if c.bucket != 0 {
+			c.tokens += time.Duration(t-c.bucket).Seconds() * float64(rate)
 			c.tokens = min(c.tokens, float64(r.lim.ControlBurst))
 		}
-		c.bucket = now
+		c.bucket = t
 	}
 	at, limit, after := r.next()
-	if !at.IsZero() && !now.Before(at) {
+	if at != 0 && t >= at {
 		r.err = &TimeoutError{Limit: limit, After: after, Code: wire.ClosePolicyViolation}
 	}
 	return r.err
@@ -474,17 +489,20 @@ func (r *Receiver) unit() int64 {
 // Deadline is when Tick should next be called; zero means never.
 func (r *Receiver) Deadline() time.Time {
 	at, _, _ := r.next()
-	return at
+	if at == 0 {
+		return time.Time{}
+	}
+	return r.clock.base.Add(time.Duration(at - 1))
 }
 
 // next is the earliest of the running deadlines.
-func (r *Receiver) next() (at time.Time, limit string, after time.Duration) {
+func (r *Receiver) next() (at instant, limit string, after time.Duration) {
 	c := &r.clock
-	if r.err != nil || r.closed || !c.held.IsZero() {
-		return at, "", 0
+	if r.err != nil || r.closed || c.held != 0 {
+		return 0, "", 0
 	}
-	earlier := func(from time.Time, d, extra time.Duration, name string) {
-		if t := from.Add(d + extra); d > 0 && !from.IsZero() && (at.IsZero() || t.Before(at)) {
+	earlier := func(from instant, d, extra time.Duration, name string) {
+		if t := from + instant(d+extra); d > 0 && from != 0 && (at == 0 || t < at) {
 			at, limit, after = t, name, d
 		}
 	}
@@ -505,22 +523,22 @@ func (r *Receiver) next() (at time.Time, limit string, after time.Duration) {
 // it we would punish an innocent sender, because TCP's backpressure stretches
 // its message.
 func (r *Receiver) Hold(now time.Time) {
-	if r.clock.held.IsZero() {
-		r.clock.held = now
+	if c := &r.clock; c.held == 0 {
+		c.held = c.at(now)
 	}
 }
 
 // Resume starts the clocks again.
 func (r *Receiver) Resume(now time.Time) {
 	c := &r.clock
-	if c.held.IsZero() {
+	if c.held == 0 {
 		return
 	}
-	d := now.Sub(c.held)
-	c.held = time.Time{}
-	for _, t := range []*time.Time{&c.start, &c.progress, &c.alive} {
-		if !t.IsZero() {
-			*t = t.Add(d)
+	d := c.at(now) - c.held
+	c.held = 0
+	for _, t := range []*instant{&c.start, &c.progress, &c.alive} {
+		if *t != 0 {
+			*t += d
 		}
 	}
 }
