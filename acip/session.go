@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -148,6 +150,10 @@ func (s *Session) farewell(err error) (code ws.CloseCode, reason string) {
 		}
 		return ws.ClosePolicyViolation, v.Error()
 	}
+	var fault *Fault
+	if errors.As(err, &fault) {
+		return ws.CloseInternalError, "internal fault"
+	}
 	var remote *RemoteError
 	var hostKey *HostKeyError
 	if errors.As(err, &remote) || errors.As(err, &hostKey) || errors.Is(err, ErrNoPassword) || errors.Is(err, ErrNoKey) {
@@ -156,8 +162,23 @@ func (s *Session) farewell(err error) (code ws.CloseCode, reason string) {
 	return 0, "" // the connection is gone
 }
 
+// A Fault is a mistake of ours, caught before it could take other sessions
+// along.
+type Fault struct {
+	Value any    // of the panic
+	Stack []byte // of the goroutine
+}
+
+// Error shows the value and the stack.
+func (f *Fault) Error() string { return fmt.Sprintf("acip: internal fault: %v\n%s", f.Value, f.Stack) }
+
 // read takes packets until something ends the session.
-func (s *Session) read() error {
+func (s *Session) read() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &Fault{p, debug.Stack()}
+		}
+	}()
 	var r Reassembler
 	for {
 		chunk, err := s.conn.ReadChunk()
