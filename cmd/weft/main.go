@@ -72,7 +72,7 @@ First steps:
 		SilenceErrors:     true,
 		DisableAutoGenTag: true,
 	}
-	root.AddCommand(newServeCmd(), newMCPCmd(), newEchoCmd(), newDialCmd(), newVersionCmd())
+	root.AddCommand(newServeCmd(), newMCPCmd(), newEchoCmd(), newDialCmd(), newDoctorCmd(), newChatCmd(), newVersionCmd())
 	return root
 }
 
