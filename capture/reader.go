@@ -2,6 +2,7 @@ package capture
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -163,36 +164,39 @@ func (r *Reader) next() (Chunk, error) {
 //	0.000000000 < "HTTP/1.1 101 Switching Protocols\r\n"
 //	0.373000000 > end rst
 func (r *Reader) parseChunk(l []byte) (Chunk, error) {
-	stamp, rest, ok := strings.Cut(string(l), " ")
-	d, timeOK := parseOffset(stamp)
-	if !ok || !timeOK {
+	stamp, rest, ok := bytes.Cut(l, []byte{' '})
+	var d time.Duration
+	if ok {
+		d, ok = parseOffset(string(stamp))
+	}
+	if !ok {
 		return Chunk{}, fmt.Errorf("want a chunk such as 0.000000000 > 8100, got %.40q", l)
 	}
 	c := Chunk{At: r.meta.Start.Add(d)}
 	switch {
-	case strings.HasPrefix(rest, "> "):
+	case len(rest) >= 2 && rest[0] == '>' && rest[1] == ' ':
 		c.From = Client
-	case strings.HasPrefix(rest, "< "):
+	case len(rest) >= 2 && rest[0] == '<' && rest[1] == ' ':
 		c.From = Server
 	default:
 		return Chunk{}, fmt.Errorf("want > (from the client) or < (from the server) after the time, got %.20q", rest)
 	}
 	rest = rest[2:]
 	switch {
-	case strings.HasPrefix(rest, "end "):
-		if c.End, ok = ParseEndKind(rest[len("end "):]); !ok {
+	case bytes.HasPrefix(rest, []byte("end ")):
+		if c.End, ok = ParseEndKind(string(rest[len("end "):])); !ok {
 			return Chunk{}, fmt.Errorf("want end fin, end rst or end timeout, got %.20q", rest)
 		}
 		return c, nil
-	case strings.HasPrefix(rest, `"`):
-		s, err := strconv.Unquote(rest)
+	case len(rest) > 0 && rest[0] == '"':
+		s, err := strconv.Unquote(string(rest))
 		if err != nil {
 			return Chunk{}, errors.New("the quoted bytes are malformed")
 		}
 		r.data = append(r.data[:0], s...)
 	default:
 		var err error
-		if r.data, err = hex.AppendDecode(r.data[:0], []byte(rest)); err != nil {
+		if r.data, err = hex.AppendDecode(r.data[:0], rest); err != nil {
 			return Chunk{}, fmt.Errorf("the bytes are neither quoted nor pairs of hex digits: %w", err)
 		}
 	}

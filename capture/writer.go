@@ -120,9 +120,8 @@ func (w *Writer) End(from Side, at time.Time, how EndKind) error {
 }
 
 // Flush writes the head of the file if nothing has been written yet, so that
-// the recording of a connection without a byte is a valid file as well. It
-// needs Meta.Start, else the current end of time is unknown and nothing is
-// written.
+// the recording of a connection without a byte is a valid file as well. That
+// takes Meta.Start; without it Flush does nothing.
 func (w *Writer) Flush() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
