@@ -124,14 +124,14 @@ func deflateMemory(t *trial) (sample, error) {
 // was agreed.
 func dialDeflate(t *trial, n int) ([]*load.Conn, *load.Script, error) {
 	offer := "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
-	if t.cell.options.Deflate == takeover {
+	if t.options.Deflate == takeover {
 		offer = "permessage-deflate; client_max_window_bits"
 	}
 	conns, err := t.dial(n, load.Options{Extensions: offer})
 	if err != nil {
 		return nil, nil, err
 	}
-	script, err := deflateScript(conns[0].Extensions, t.cell.options.Deflate == takeover)
+	script, err := deflateScript(conns[0].Extensions, t.options.Deflate == takeover)
 	if err != nil {
 		closeAll(conns)
 		return nil, nil, fmt.Errorf("%s: %w", t.contender.name, err)

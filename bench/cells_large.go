@@ -135,7 +135,7 @@ func video(t *trial, conns, size int) (sample, error) {
 
 // clientEcho is the load client as a server for the library's client.
 func clientEcho(t *trial) (sample, error) {
-	s, conn, err := startClient(t.cores, t.contender, t.cell.options, t.profile)
+	s, conn, err := startClient(t.cores, t.contender, t.options)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +152,7 @@ func clientEcho(t *trial) (sample, error) {
 
 // startClient starts the contender as a client of the load client, and returns
 // its connection.
-func startClient(on cores, c *contender, o options, profile string) (*server, *load.Conn, error) {
+func startClient(on cores, c *contender, o options) (*server, *load.Conn, error) {
 	ln, err := load.Listen()
 	if err != nil {
 		return nil, nil, err
@@ -170,7 +170,7 @@ func startClient(on cores, c *contender, o options, profile string) (*server, *l
 		conn, err := ln.Accept()
 		ch <- accepted{conn, err}
 	}()
-	s, err := startServer(on, c, o, profile)
+	s, err := startServer(on, c, o)
 	a := <-ch
 	switch {
 	case err != nil:

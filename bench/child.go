@@ -49,18 +49,26 @@ func runChild(arg string) error {
 	if c.ln, err = net.Listen("tcp4", "127.0.0.1:0"); err != nil {
 		return err
 	}
+	if c.Profile != "" {
+		runtime.MemProfileRate = 512
+	}
 	var profile *os.File
 	c.commands["memory"] = func() (any, error) {
 		// Twice, for sync.Pool keeps what it holds through one collection.
 		runtime.GC()
 		runtime.GC()
 		debug.FreeOSMemory()
+		if c.Profile != "" {
+			if err := writeHeapProfile(c.Profile + ".heap"); err != nil {
+				return nil, err
+			}
+		}
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return memory{m.HeapInuse, m.StackInuse}, nil
 	}
 	c.commands["profile"] = func() (any, error) {
-		if profile, err = os.Create(os.Getenv(profileEnv)); err != nil {
+		if profile, err = os.Create(c.Profile); err != nil {
 			return nil, err
 		}
 		return nil, pprof.StartCPUProfile(profile)
@@ -83,6 +91,15 @@ func runChild(arg string) error {
 		}
 	}
 	return in.Err()
+}
+
+func writeHeapProfile(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return pprof.Lookup("heap").WriteTo(f, 0)
 }
 
 func (c *child) obey(name string) (r reply) {
@@ -109,11 +126,7 @@ func mode(o options) (func(*child) error, error) {
 	return nil, fmt.Errorf("%s has no mode %q", o.Contender, o.Mode)
 }
 
-// The environment tells a process that it is a child, and where its profile
-// goes.
-const (
-	childEnv   = "WEFT_BENCH_CHILD"
-	profileEnv = "WEFT_BENCH_PROFILE"
-)
+// childEnv tells a process that it is a child, and which.
+const childEnv = "WEFT_BENCH_CHILD"
 
 var errGone = errors.New("the process under test has gone away; its messages are above")

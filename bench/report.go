@@ -121,6 +121,8 @@ func (v verdict) String() string {
 		places = 1
 	}
 	switch {
+	case math.IsInf(v.interval.High, 1):
+		return "one round decides nothing"
 	case v.missed():
 		return fmt.Sprintf("missed by %.*f %%", places, by)
 	case v.by() > 0:

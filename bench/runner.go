@@ -35,6 +35,9 @@ const (
 	noisy     = 0.10 // share of the two cores that others may take of a sample
 	noisyTake = 3    // attempts at a quiet sample; the quietest is kept
 	rotation  = 1    // seed of the order within rounds
+
+	// profileSlice is long enough for two hundred samples of a profile.
+	profileSlice = 2 * time.Second
 )
 
 // job is a cell with those who take part.
@@ -121,7 +124,7 @@ func (r *runner) cell(name string, j job) (cellResult, error) {
 	}
 	if !j.cell.fresh && !j.cell.starts {
 		for _, c := range j.contenders {
-			s, err := startServer(r.on, c, j.cell.options, r.profilePath(j, c))
+			s, err := startServer(r.on, c, j.cell.options)
 			if err != nil {
 				fail(c, err)
 				continue
@@ -158,7 +161,7 @@ func (r *runner) cell(name string, j job) (cellResult, error) {
 			if c.name != ours {
 				continue
 			}
-			if _, err := r.sample(j, c, servers[c.name], true); err != nil {
+			if _, err := r.sample(j, c, nil, filepath.Join(r.profile, j.cell.id+".pprof")); err != nil {
 				return res, fmt.Errorf("profile of %s: %w", j.cell.id, err)
 			}
 		}
@@ -176,7 +179,7 @@ func (r *runner) quietSample(j job, c *contender, s *server) (sample, float64, e
 		attempts = 1
 	}
 	for range attempts {
-		t, err := r.sample(j, c, s, false)
+		t, err := r.sample(j, c, s, "")
 		if err != nil {
 			return nil, 0, err
 		}
@@ -190,13 +193,18 @@ func (r *runner) quietSample(j job, c *contender, s *server) (sample, float64, e
 	return best, foreign, nil
 }
 
-func (r *runner) sample(j job, c *contender, s *server, profiling bool) (*trial, error) {
-	t := &trial{server: s, cell: j.cell, cores: r.on, slice: r.slice, warm: r.slice / 4, quick: r.quick, profiling: profiling, profile: r.profilePath(j, c)}
+// sample takes one sample, from the running server s or, with a profile, from
+// a new one.
+func (r *runner) sample(j job, c *contender, s *server, profile string) (*trial, error) {
+	t := &trial{server: s, cell: j.cell, options: j.cell.options, cores: r.on, slice: r.slice, warm: r.slice / 4, quick: r.quick}
+	if t.options.Profile = profile; profile != "" {
+		t.slice = max(t.slice, profileSlice)
+	}
 	switch {
 	case j.cell.starts:
 		t.server = &server{contender: c}
-	case j.cell.fresh:
-		s, err := startServer(r.on, c, j.cell.options, t.profile)
+	case j.cell.fresh || profile != "":
+		s, err := startServer(r.on, c, t.options)
 		if err != nil {
 			return nil, err
 		}
@@ -206,13 +214,6 @@ func (r *runner) sample(j job, c *contender, s *server, profiling bool) (*trial,
 	var err error
 	t.result, err = j.cell.run(t)
 	return t, err
-}
-
-func (r *runner) profilePath(j job, c *contender) string {
-	if r.profile == "" {
-		return ""
-	}
-	return filepath.Join(r.profile, j.cell.id+"."+c.name+".pprof")
 }
 
 // left estimates the time that remains.

@@ -54,6 +54,7 @@ func TestVerdicts(t *testing.T) {
 		{"a plain value", target{metric: "cpu", atMost: 40}, steady(50), "missed by 25 %"},
 		{"never", target{metric: "rate", atLeast: 1}, []float64{0, 0}, "missed by 100 %"},
 		{"always", target{metric: "rate", atLeast: 1}, []float64{1, 1}, "met"},
+		{"once", target{metric: "cpu", atMost: 1, versus: "a"}, []float64{500}, "one round decides nothing"},
 		{"against the best", target{metric: "cpu", atMost: 1, versus: "best"}, steady(200), "missed by 100 %"},
 	} {
 		a := []float64{100, 101, 99, 100}

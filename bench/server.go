@@ -33,7 +33,7 @@ type cores struct{ client, server int }
 
 // startServer starts the contender as o says, bound to its core, and waits
 // until it listens.
-func startServer(on cores, c *contender, o options, profile string) (*server, error) {
+func startServer(on cores, c *contender, o options) (*server, error) {
 	o.Contender = c.name
 	arg, err := json.Marshal(o)
 	if err != nil {
@@ -44,7 +44,7 @@ func startServer(on cores, c *contender, o options, profile string) (*server, er
 		return nil, err
 	}
 	s := &server{contender: c, cmd: exec.Command(self)}
-	s.cmd.Env = append(os.Environ(), childEnv+"="+string(arg), profileEnv+"="+profile)
+	s.cmd.Env = append(os.Environ(), childEnv+"="+string(arg))
 	s.cmd.Stderr = os.Stderr
 	if s.in, err = s.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -15,15 +15,14 @@ import (
 type trial struct {
 	*server
 	cell    *cell
+	options options // of the process under test
 	cores   cores
 	slice   time.Duration // to measure for
 	warm    time.Duration // to run before that
 	quick   bool
-	profile string
 
-	profiling bool
-	foreign   float64 // of the measured time, the share that others took
-	result    sample
+	foreign float64 // of the measured time, the share that others took
+	result  sample
 }
 
 // A usage is what a measured stretch cost the process under test.
@@ -45,7 +44,7 @@ func (t *trial) scale(n, quick int) int {
 // measure runs f and returns what it cost the process under test. It notes how
 // much of the two cores others took meanwhile.
 func (t *trial) measure(f func() error) (usage, error) {
-	if t.profiling {
+	if t.options.Profile != "" {
 		if err := t.call("profile", nil); err != nil {
 			return usage{}, err
 		}
@@ -73,7 +72,7 @@ func (t *trial) measure(f func() error) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	if t.profiling {
+	if t.options.Profile != "" {
 		if err := t.call("profiled", nil); err != nil {
 			return usage{}, err
 		}

@@ -67,7 +67,7 @@ func checkEngine(on cores, c *contender) error {
 				continue
 			}
 		}
-		s, err := startServer(on, c, mode.o, "")
+		s, err := startServer(on, c, mode.o)
 		if err != nil {
 			return err
 		}
@@ -374,7 +374,7 @@ func checkBroadcast(_ cores, s *server) error {
 }
 
 func checkClient(on cores, c *contender) error {
-	s, conn, err := startClient(on, c, options{Mode: modeClient, MaxMessage: hugeLimit}, "")
+	s, conn, err := startClient(on, c, options{Mode: modeClient, MaxMessage: hugeLimit})
 	if err != nil {
 		return err
 	}
