@@ -289,7 +289,7 @@ func (c *Conn) teardown(holding, clean bool) {
 		w.mu.Unlock()
 		_ = b.write(nil) // an error means that the peer is gone
 		w.mu.Lock()
-		w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+		w.stats.controlWait = max(w.stats.controlWait, b.waited)
 		b.free()
 	}
 	w.busy = false

@@ -201,17 +201,43 @@ func orDefault[T int | int64 | time.Duration](v *T, def T) {
 	}
 }
 
-// limits is what the Receiver is to enforce.
-func (c *Config) limits(deflate bool) *proto.Limits {
-	return &proto.Limits{
-		MessageSize:  c.MaxMessageSize,
-		Fragments:    c.MaxFragments,
-		MessageTime:  c.MessageTimeout,
-		GapTime:      c.GapTimeout,
-		MinRate:      c.MinRate,
-		IdleTime:     c.IdleTimeout,
-		ControlRate:  c.ControlRate,
-		ControlBurst: c.ControlBurst,
-		Deflate:      deflate,
+// settings are a Config with its defaults and what follows from it. The
+// connections of a Server share one.
+type settings struct {
+	Config
+	plain, packed proto.Limits // without and with permessage-deflate
+}
+
+// settingsFor returns the settings of a new connection.
+func settingsFor(cfg Config, s *Server) *settings {
+	if s == nil {
+		return newSettings(cfg)
 	}
+	s.once.Do(func() { s.settings = newSettings(cfg) })
+	return s.settings
+}
+
+func newSettings(cfg Config) *settings {
+	s := &settings{Config: cfg.withDefaults()}
+	s.plain = proto.Limits{
+		MessageSize:  s.MaxMessageSize,
+		Fragments:    s.MaxFragments,
+		MessageTime:  s.MessageTimeout,
+		GapTime:      s.GapTimeout,
+		MinRate:      s.MinRate,
+		IdleTime:     s.IdleTimeout,
+		ControlRate:  s.ControlRate,
+		ControlBurst: s.ControlBurst,
+	}
+	s.packed = s.plain
+	s.packed.Deflate = true
+	return s
+}
+
+// limits is what the Receiver is to enforce.
+func (s *settings) limits(deflate bool) *proto.Limits {
+	if deflate {
+		return &s.packed
+	}
+	return &s.plain
 }

@@ -74,17 +74,17 @@ func NewConn(nc net.Conn, role Role, cfg *Config) *Conn {
 
 // newConn starts a connection on a stream whose opening handshake is done.
 func newConn(nc net.Conn, role Role, cfg Config, est established) *Conn {
-	full := cfg.withDefaults()
+	set := settingsFor(cfg, est.server)
 	c := &Conn{
 		nc:          nc,
 		raw:         rawConn(nc),
-		cfg:         &full,
+		cfg:         &set.Config,
 		role:        role,
 		subprotocol: est.subprotocol,
 		server:      est.server,
 		opened:      time.Now(),
 	}
-	c.r.recv.Init(role.Peer(), full.limits(est.deflate != nil))
+	c.r.recv.Init(role.Peer(), set.limits(est.deflate != nil))
 	c.r.early = est.early
 	var key func() [4]byte
 	if role == RoleClient {

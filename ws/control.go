@@ -69,9 +69,9 @@ func (c *Conn) takeControl(b *batch) {
 			return // a Close has been sent: nothing may follow
 		}
 		c.countFrame(&f)
-		w.stats.Sent.Control++
+		w.sent.control++
 		if open {
-			w.stats.Interleaved++
+			w.stats.interleaved++
 		}
 		b.size += wire.HeaderMax + len(payload)
 		b.copyFrame(f.Header, payload, piece{end: true, close: last, since: since})
@@ -116,7 +116,7 @@ func (c *Conn) flushControl() {
 	w.mu.Unlock()
 	err := b.write(nil)
 	w.mu.Lock()
-	w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+	w.stats.controlWait = max(w.stats.controlWait, b.waited)
 	b.free()
 	if err != nil {
 		w.mu.Unlock()
@@ -151,7 +151,7 @@ func (c *Conn) gotPing(payload []byte) {
 		return
 	}
 	if !w.control.push(payload) {
-		w.stats.PongsDropped++
+		w.stats.pongsDropped++
 	}
 	c.owe(!c.r.serving)
 }

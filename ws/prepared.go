@@ -132,11 +132,11 @@ func (c *Conn) writeFramed(ctx context.Context, m *Prepared, frames []byte, pack
 	w.mu.Unlock()
 	err := b.write(ctx)
 	w.mu.Lock()
-	w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+	w.stats.controlWait = max(w.stats.controlWait, b.waited)
 	taken := b.self.err
 	b.free()
 	if err == nil && taken == nil {
-		w.stats.Sent.message(int64(len(m.p)), frags)
+		w.sent.message(int64(len(m.p)), frags)
 	}
 	if err == nil && taken != nil {
 		err = &unsentError{taken}

@@ -44,9 +44,9 @@ type readSide struct {
 	inflated int64      // bytes of the present message, inflated
 	charged  int64      // bytes of it charged to the budget
 
-	count Traffic // of the owner
+	count traffic // of the owner
 	mu    sync.Mutex
-	seen  Traffic // published from count
+	seen  traffic // published from count
 }
 
 // A Message is a complete data message.
@@ -59,16 +59,16 @@ type Message struct {
 func (r *readSide) snapshot() Traffic {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.seen
+	return r.seen.snapshot()
 }
 
 // publish lets others see the counters.
 func (r *readSide) publish() {
-	if r.count.Bytes == r.seen.Bytes && r.count.Frames == r.seen.Frames && r.count.Messages == r.seen.Messages {
+	if r.count.bytes == r.seen.bytes && r.count.frames == r.seen.frames && r.count.messages == r.seen.messages {
 		return // only the owner writes seen
 	}
 	r.mu.Lock()
-	r.seen = r.count
+	r.count.publish(&r.seen)
 	r.mu.Unlock()
 }
 
@@ -160,9 +160,9 @@ func (c *Conn) next(ctx context.Context) (proto.Event, error) {
 // gotFrame counts a frame whose header was accepted.
 func (c *Conn) gotFrame(ev *proto.Event) {
 	t := &c.r.count
-	t.Frames++
+	t.frames++
 	if ev.Kind > proto.Data || c.r.recv.Frame().Opcode.Control() {
-		t.Control++
+		t.control++
 	}
 	if trace := c.trace(); trace != nil && trace.Frame != nil {
 		trace.Frame(c.r.recv.Frame())
@@ -222,43 +222,49 @@ func (c *Conn) fill(ctx context.Context, dst []byte) (int, error) {
 		} else {
 			n, err = c.fillGeneric(ctx, dst)
 		}
-		if r.stop != nil {
-			r.stop()
-			r.stop = nil
-		}
-		if n > 0 {
-			p := dst
-			if p == nil {
-				p = r.buf[:]
-				r.in = p[:n]
-			}
-			c.received(p[:n])
-			return n, nil
-		}
-		if err == nil {
-			err = io.EOF
-		}
-		c.releaseBuf()
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			if r.waitCtx = nil; err == ctx.Err() {
-				return 0, err
-			}
-			return 0, c.failRead(err)
-		}
-		// Reset first, look afterwards: who interrupts sets the reason first.
-		c.resetRead()
-		if err := c.ended(); err != nil {
-			return 0, err
-		}
-		if err := ctx.Err(); err != nil {
-			return 0, err
+		if n, err = c.filled(ctx, dst, n, err); n > 0 || err != nil {
+			return n, err
 		}
 	}
 }
 
+// filled deals with the outcome of a read of the network: n bytes, a final
+// error, or neither if the reader was woken for no reason of its own.
+func (c *Conn) filled(ctx context.Context, dst []byte, n int, err error) (int, error) {
+	r := &c.r
+	if r.stop != nil {
+		r.stop()
+		r.stop = nil
+	}
+	if n > 0 {
+		if dst == nil {
+			dst = r.buf[:]
+			r.in = dst[:n]
+		}
+		c.received(dst[:n])
+		return n, nil
+	}
+	c.releaseBuf()
+	if err == nil {
+		err = io.EOF
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		if r.waitCtx = nil; err == ctx.Err() {
+			return 0, err
+		}
+		return 0, c.failRead(err)
+	}
+	// Reset first, look afterwards: who interrupts sets the reason first.
+	c.resetRead()
+	if err := c.ended(); err != nil {
+		return 0, err
+	}
+	return 0, ctx.Err()
+}
+
 // received counts and traces bytes before they are unmasked.
 func (c *Conn) received(p []byte) {
-	c.r.count.Bytes += uint64(len(p))
+	c.r.count.bytes += uint64(len(p))
 	if t := c.trace(); t != nil && t.Bytes != nil {
 		t.Bytes(In, p)
 	}
@@ -506,7 +512,7 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 		switch want := r.recv.Want(); {
 		case ev != nil:
 			e, ev = *ev, nil
-		case len(r.in) == 0 && want >= directMin && !r.recv.Compressed():
+		case len(r.in) == 0 && want >= directMin && len(buf.b)-buf.base >= directMin/2 && !r.recv.Compressed():
 			if err = buf.roomDirect(c, want); err != nil {
 				return 0, 0, err
 			}

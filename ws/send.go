@@ -79,7 +79,7 @@ func (c *Conn) Send(ctx context.Context, o Outgoing) error {
 				old := q.list[i]
 				q.list[i] = o
 				q.bytes += int64(len(o.Data) - len(old.Data))
-				w.stats.Replaced++
+				w.stats.replaced++
 				w.mu.Unlock()
 				old.done(ErrReplaced)
 				return nil
@@ -90,7 +90,7 @@ func (c *Conn) Send(ctx context.Context, o Outgoing) error {
 			break
 		}
 		if o.Policy == Fail {
-			w.stats.Refused++
+			w.stats.refused++
 			w.mu.Unlock()
 			return ErrQueueFull
 		}

@@ -91,7 +91,9 @@ func (c *Conn) serveAll(h Handler) {
 	err := c.callOpen(ctx, h)
 	var buf *messageBuffer
 	for err == nil {
-		buf, err = c.serveOne(ctx, h, buf)
+		if err = c.awaitInput(ctx); err == nil {
+			buf, err = c.serveOne(ctx, h, buf)
+		}
 	}
 	if buf != nil {
 		buf.release()
@@ -100,6 +102,25 @@ func (c *Conn) serveAll(h Handler) {
 		r.publish()
 		r.lock.leave()
 	}
+}
+
+// awaitInput waits for input when there is none. It is next's own wait, from a
+// place where the stack is low: an idle connection's goroutine then gets by with
+// the smallest stack there is.
+func (c *Conn) awaitInput(ctx context.Context) error {
+	r := &c.r
+	if len(r.in) > 0 || len(r.early) > 0 || c.raw == nil || r.recv.Timed() {
+		return nil
+	}
+	c.flushReplies()
+	r.publish()
+	r.dst, r.n, r.err, r.waitCtx = nil, 0, nil, ctx
+	err := c.raw.Read(r.try)
+	if err == nil {
+		err = r.err
+	}
+	_, err = c.filled(ctx, nil, r.n, err)
+	return err
 }
 
 func (c *Conn) callOpen(ctx context.Context, h Handler) error {

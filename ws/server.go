@@ -26,6 +26,9 @@ type Server struct {
 	// in progress included; one more is answered 503. Default none.
 	ConnectionsMax int
 
+	once     sync.Once
+	settings *settings // of all its connections
+
 	mu      sync.Mutex
 	conns   map[*Conn]struct{} // open
 	early   map[*Conn]struct{} // ended before settle could add them to conns

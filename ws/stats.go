@@ -51,14 +51,52 @@ type Stats struct {
 	Connections uint64
 }
 
+// traffic is Traffic as a connection keeps it: an idle one should be small, so
+// the histogram is there once a message came in several frames.
+type traffic struct {
+	bytes, frames, control, messages, fragmented uint64
+	largest                                      int64
+	fragments                                    *[FragmentBuckets]uint64
+}
+
 // message counts a complete message of n payload bytes in frags frames.
-func (t *Traffic) message(n int64, frags int) {
-	t.Messages++
-	if frags > 1 {
-		t.Fragmented++
+func (t *traffic) message(n int64, frags int) {
+	t.messages++
+	t.largest = max(t.largest, n)
+	if frags <= 1 {
+		return
 	}
-	t.LargestMessage = max(t.LargestMessage, n)
-	t.Fragments[min(bits.Len(uint(frags))-1, FragmentBuckets-1)]++
+	t.fragmented++
+	if t.fragments == nil {
+		t.fragments = new([FragmentBuckets]uint64)
+	}
+	t.fragments[min(bits.Len(uint(frags))-1, FragmentBuckets-1)]++
+}
+
+// snapshot is t for the public.
+func (t *traffic) snapshot() Traffic {
+	s := Traffic{
+		Bytes: t.bytes, Frames: t.frames, Control: t.control,
+		Messages: t.messages, Fragmented: t.fragmented, LargestMessage: t.largest,
+	}
+	if t.fragments != nil {
+		s.Fragments = *t.fragments
+	}
+	s.Fragments[0] = t.messages - t.fragmented
+	return s
+}
+
+// publish copies t to the copy that others may see.
+func (t *traffic) publish(to *traffic) {
+	hist := to.fragments
+	if t.fragments != nil {
+		if hist == nil {
+			hist = new([FragmentBuckets]uint64)
+		}
+		*hist = *t.fragments
+	}
+	*to = *t
+	to.fragments = hist
 }
 
 func (t *Traffic) add(u *Traffic) {

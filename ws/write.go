@@ -49,14 +49,24 @@ type writeSide struct {
 	takeover   bool
 	lowat      bool // TCP_NOTSENT_LOWAT is set
 
-	stats Stats // Received stays empty
+	sent  traffic
+	stats writeStats
 	sendQ sendQueue
 }
 
+// writeStats are the counters of a writeSide beside its traffic.
+type writeStats struct {
+	interleaved, replaced, refused, pongsDropped uint64
+	controlWait                                  time.Duration
+}
+
 func (w *writeSide) snapshot() Stats {
-	s := w.stats
-	s.Waiting = w.waiting
-	s.Queued = w.sendQ.bytes
+	s := Stats{
+		Sent:        w.sent.snapshot(),
+		Interleaved: w.stats.interleaved, ControlWait: w.stats.controlWait,
+		Replaced: w.stats.replaced, Refused: w.stats.refused, PongsDropped: w.stats.pongsDropped,
+		Queued: w.sendQ.bytes, Waiting: w.waiting,
+	}
 	if w.final != nil {
 		s.CloseCode = w.final.Code
 	}
@@ -385,7 +395,7 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 	if others {
 		c.settleOthers(b, err)
 	}
-	w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+	w.stats.controlWait = max(w.stats.controlWait, b.waited)
 	taken := b.self.err
 	b.free()
 	if err == nil {
@@ -469,7 +479,7 @@ func (c *Conn) sendFragments(ctx context.Context, op wire.Opcode, p []byte, o fr
 		w.mu.Unlock()
 		err := b.write(ctx)
 		w.mu.Lock()
-		w.stats.ControlWait = max(w.stats.ControlWait, b.waited)
+		w.stats.controlWait = max(w.stats.controlWait, b.waited)
 		taken := b.self.err
 		b.free()
 		switch {
@@ -484,7 +494,7 @@ func (c *Conn) sendFragments(ctx context.Context, op wire.Opcode, p []byte, o fr
 		o.begun = true
 	}
 	if o.last {
-		w.stats.Sent.message(o.size, w.sender.Fragments())
+		w.sent.message(o.size, w.sender.Fragments())
 	}
 	return nil
 }
@@ -554,16 +564,16 @@ func (c *Conn) ownFault(b *batch, err error) error {
 
 // countFrame counts a frame that is about to be sent.
 func (c *Conn) countFrame(f *proto.FrameInfo) {
-	t := &c.w.stats.Sent
-	t.Frames++
-	t.Bytes += uint64(c.headerSize(int(f.Length))) + f.Length
+	t := &c.w.sent
+	t.frames++
+	t.bytes += uint64(c.headerSize(int(f.Length))) + f.Length
 	c.traceFrame(f)
 }
 
 // countData counts a message of one frame.
 func (c *Conn) countData(f *proto.FrameInfo, n int) {
 	c.countFrame(f)
-	c.w.stats.Sent.message(int64(n), 1)
+	c.w.sent.message(int64(n), 1)
 }
 
 // sendPacked compresses p and sends it. The order of compression is the order
