@@ -124,7 +124,7 @@ outlives weft.`,
 			if err != nil {
 				return err
 			}
-			g, err := gf.open(cmd.ErrOrStderr(), nil)
+			g, err := gf.open(cmd.ErrOrStderr(), nil, nil)
 			if err != nil {
 				return err
 			}
@@ -133,7 +133,7 @@ outlives weft.`,
 				_ = g.ln.Close()
 				return err
 			}
-			g.welcome(cmd.ErrOrStderr(), "/mcp/"+r.Name, "TOOL", "{}")
+			g.welcome(cmd.ErrOrStderr(), "/mcp/"+r.Name, "", "")
 			return g.run(cmd.Context(), g.mux(nil))
 		},
 	}

@@ -78,9 +78,10 @@ type gate struct {
 // principal of the one token that the command line knows.
 const owner = "owner"
 
-// open checks the flags and listens. change may adjust the gateway's options.
-func (f *gateFlags) open(stderr io.Writer, change func(*gateway.Options)) (*gate, error) {
-	g := &gate{flags: f, scheme: "ws"}
+// open checks the flags and listens. tokens, if not nil, are those of a
+// configuration file; change may adjust the gateway's options.
+func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*gateway.Options)) (*gate, error) {
+	g := &gate{flags: f, scheme: "ws", tokens: tokens}
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
 		return nil, fmt.Errorf("--log-level %q is none of debug, info, warn, error", f.logLevel)
@@ -91,7 +92,7 @@ func (f *gateFlags) open(stderr io.Writer, change func(*gateway.Options)) (*gate
 	}
 	g.log = slog.New(handler)
 
-	loopback, err := isLoopback(f.listen)
+	loopback, err := onLoopback(f.listen)
 	if err != nil {
 		return nil, err
 	}
@@ -104,8 +105,10 @@ func (f *gateFlags) open(stderr io.Writer, change func(*gateway.Options)) (*gate
 	}
 	opts := gateway.Options{Logger: g.log, Accept: ws.AcceptOptions{Origins: f.origins, Hosts: hosts}}
 	if !f.noAuth {
-		if err := g.makeTokens(); err != nil {
-			return nil, err
+		if g.tokens == nil {
+			if err := g.makeTokens(); err != nil {
+				return nil, err
+			}
 		}
 		opts.Auth = g.tokens
 	}
@@ -136,8 +139,8 @@ func (f *gateFlags) open(stderr io.Writer, change func(*gateway.Options)) (*gate
 	return g, nil
 }
 
-// isLoopback reports whether an address can be reached from this machine only.
-func isLoopback(listen string) (bool, error) {
+// onLoopback reports whether an address can be reached from this machine only.
+func onLoopback(listen string) (bool, error) {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {
 		return false, fmt.Errorf("--listen %q: %w; write HOST:PORT, such as 127.0.0.1:8080", listen, err)
@@ -319,10 +322,14 @@ func (g *gate) welcome(w io.Writer, path, tool, args string) {
 		prefix = tokenEnv + "=… "
 		fmt.Fprintln(w, "weft: clients need the token as  Authorization: Bearer …")
 	}
-	if g.tokens != nil {
+	if g.token != "" {
 		if t, err := g.tokens.Ticket(owner, 10*time.Minute); err == nil {
 			fmt.Fprintf(w, "weft: or, once within 10 min     %s?ticket=%s\n", g.url(path), t)
 		}
 	}
-	fmt.Fprintf(w, "weft: try in a second shell:\n\n  %s%s mcp call %s %s '%s'\n\n", prefix, program(), g.url(path), tool, args)
+	call := g.url(path)
+	if tool != "" {
+		call += " " + tool + " '" + args + "'"
+	}
+	fmt.Fprintf(w, "weft: try in a second shell:\n\n  %s%s mcp call %s\n\n", prefix, program(), call)
 }

@@ -1,7 +1,12 @@
 package main
 
 import (
+	"context"
+
+	"fmt"
 	"net/http"
+	"os"
+	"os/signal"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/spf13/cobra"
@@ -11,40 +16,150 @@ import (
 
 func newServeCmd() *cobra.Command {
 	var gf gateFlags
+	var file string
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Everything on one port",
 		Long: `serve opens one port with MCP servers on WebSocket under /mcp, an echo of
 WebSocket messages under /echo, and /healthz, /readyz and /metrics.
 
+With --config it offers the servers of a weft.toml, or of the JSON file with
+"mcpServers" that a desktop client has already; on SIGHUP the file is read again
+and servers that did not change are left alone. Flags win over the file.
+
 Without configuration it offers a built-in MCP server with the tools echo, add,
 large, slow and ask, and prints the next command to try.`,
+		Example: `  weft serve
+  weft serve --config weft.toml
+  weft serve --config ~/.config/Claude/claude_desktop_config.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			g, err := gf.open(cmd.ErrOrStderr(), nil)
-			if err != nil {
+			s := serving{file: file, flags: &gf}
+			if err := s.open(cmd); err != nil {
 				return err
 			}
-			if err := g.gw.SetRoutes([]gateway.Route{builtinRoute()}); err != nil {
-				_ = g.ln.Close()
-				return err
-			}
-			g.welcome(cmd.ErrOrStderr(), "/mcp/ws", "echo", `{"text":"hello"}`)
-			return g.run(cmd.Context(), g.mux(mountMore))
+			return s.run(cmd)
 		},
 	}
 	gf.add(cmd.Flags())
+	cmd.Flags().StringVar(&file, "config", "", "weft.toml, or a JSON file with mcpServers")
 	return cmd
+}
+
+// serving is one run of weft serve.
+type serving struct {
+	file    string
+	flags   *gateFlags
+	gate    *gate
+	builtin gateway.Backend
+	config  *gateway.Config
+}
+
+func (s *serving) open(cmd *cobra.Command) error {
+	server := gateway.NewBuiltin(version())
+	s.builtin = &gateway.InProcess{Name: "built-in tools", Server: func(gateway.Caller) *mcp.Server { return server }}
+	var tokens *gateway.Tokens
+	if s.file != "" {
+		var err error
+		if s.config, err = gateway.LoadConfig(s.file); err != nil {
+			return err
+		}
+		c, changed := s.config, cmd.Flags().Changed
+		if c.Listen != "" && !changed("listen") {
+			s.flags.listen = c.Listen
+		}
+		if len(c.Origins) > 0 && !changed("origin") {
+			s.flags.origins = c.Origins
+		}
+		if len(c.Hosts) > 0 && !changed("host") {
+			s.flags.hosts = c.Hosts
+		}
+		if c.Auth.None && !changed("no-auth") {
+			s.flags.noAuth = true
+		}
+		if len(c.Auth.Tokens) > 0 && !s.flags.noAuth {
+			if tokens, err = c.Tokens(); err != nil {
+				return err
+			}
+		}
+	}
+	g, err := s.flags.open(cmd.ErrOrStderr(), tokens, func(o *gateway.Options) {
+		if s.config != nil {
+			o.ConnectionsMax, o.PerAddressMax, o.PerPrincipalMax = s.config.Limits.Connections, s.config.Limits.PerAddress, s.config.Limits.PerPrincipal
+		}
+	})
+	if err != nil {
+		return err
+	}
+	s.gate = g
+	routes, err := s.routes(s.config)
+	if err == nil {
+		err = g.gw.SetRoutes(routes)
+	}
+	if err != nil {
+		_ = g.ln.Close()
+	}
+	return err
+}
+
+// routes are those of the configuration, or the built-in tools.
+func (s *serving) routes(c *gateway.Config) ([]gateway.Route, error) {
+	if c == nil {
+		return []gateway.Route{{Name: "builtin", MessageMax: gateway.BuiltinLargeMax + 1<<20, Backend: s.builtin}}, nil
+	}
+	routes, err := c.Routes(gateway.Env{Logger: s.gate.log, Watcher: s.gate.watcher, Builtin: s.builtin})
+	if err == nil && len(routes) == 0 {
+		err = fmt.Errorf("%s: there is no server in it; add for instance\n\n[servers.everything]\ncommand = \"npx\"\nargs = [\"-y\", \"@modelcontextprotocol/server-everything\", \"stdio\"]", s.file)
+	}
+	return routes, err
+}
+
+func (s *serving) run(cmd *cobra.Command) error {
+	g := s.gate
+	if s.config == nil {
+		g.welcome(cmd.ErrOrStderr(), "/mcp/ws", "echo", `{"text":"hello"}`)
+	} else {
+		for _, info := range g.gw.Registry().Servers() {
+			fmt.Fprintf(cmd.ErrOrStderr(), "weft: %s  %s\n", g.url("/mcp/"+info.Name), info.Backend)
+		}
+		g.welcome(cmd.ErrOrStderr(), "/mcp/"+g.gw.Registry().Servers()[0].Name, "", "")
+	}
+	ctx, stop := context.WithCancel(cmd.Context())
+	defer stop()
+	if s.config != nil {
+		go s.reloads(ctx)
+	}
+	return g.run(ctx, g.mux(mountMore))
+}
+
+// reloads reads the configuration again on every SIGHUP. A mistake in it is
+// logged and changes nothing.
+func (s *serving) reloads(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, hangup)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			c, err := gateway.LoadConfig(s.file)
+			var routes []gateway.Route
+			if err == nil {
+				routes, err = s.routes(c)
+			}
+			if err == nil {
+				err = s.gate.gw.SetRoutes(routes)
+			}
+			if err != nil {
+				s.gate.log.Error("the configuration was not changed", "err", err)
+				continue
+			}
+			s.gate.log.Warn("the configuration was read again", "servers", len(routes))
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // mountMore adds what is not the gateway's to the port of weft serve.
 func mountMore(mux *http.ServeMux) {
-}
-
-// builtinRoute offers the built-in server, one for all clients: it keeps
-// nothing about them.
-func builtinRoute() gateway.Route {
-	server := gateway.NewBuiltin(version())
-	return gateway.Route{Name: "builtin", MessageMax: gateway.BuiltinLargeMax + 1<<20,
-		Backend: &gateway.InProcess{Name: "built-in tools", Server: func(gateway.Caller) *mcp.Server { return server }}}
 }
