@@ -52,21 +52,30 @@ func feed(pieces ...[]byte) (bad int, complete bool) {
 	return -1, t.Complete()
 }
 
-// checkText feeds p cut in the given places and compares with the reference.
-func checkText(t *testing.T, p []byte, cuts ...int) {
+// A verdict is what the reference says of a text.
+type verdict struct {
+	text     []byte
+	bad      int // first hopeless byte, or -1
+	complete bool
+}
+
+func judge(p []byte) verdict { return verdict{p, firstHopeless(p), utf8.Valid(p)} }
+
+// check feeds the text cut in the given places.
+func (v verdict) check(t *testing.T, cuts ...int) {
 	t.Helper()
-	var pieces [][]byte
+	pieces := make([][]byte, 0, 4)
 	from := 0
 	for _, c := range cuts {
-		pieces = append(pieces, p[from:c])
+		pieces = append(pieces, v.text[from:c])
 		from = c
 	}
-	bad, complete := feed(append(pieces, p[from:])...)
-	if want := firstHopeless(p); bad != want {
-		t.Fatalf("%x cut at %v: first hopeless byte %d, want %d", p, cuts, bad, want)
+	bad, complete := feed(append(pieces, v.text[from:])...)
+	if bad != v.bad {
+		t.Fatalf("%x cut at %v: first hopeless byte %d, want %d", v.text, cuts, bad, v.bad)
 	}
-	if want := utf8.Valid(p); complete != want {
-		t.Fatalf("%x cut at %v: complete %v, want %v", p, cuts, complete, want)
+	if complete != v.complete {
+		t.Fatalf("%x cut at %v: complete %v, want %v", v.text, cuts, complete, v.complete)
 	}
 }
 
@@ -83,15 +92,18 @@ func TestTextFourBytes(t *testing.T) {
 	p := make([]byte, 4)
 	for i := range n * n * n * n {
 		p[0], p[1], p[2], p[3] = textEdges[i/n/n/n], textEdges[i/n/n%n], textEdges[i/n%n], textEdges[i%n]
-		checkText(t, p)
-		checkText(t, p, 1, 2, 3)
+		v := judge(p)
+		v.check(t)
+		v.check(t, 1, 2, 3)
 		if i%n == 0 { // each of the shorter ones once
-			for length := range 4 {
-				checkText(t, p[:length])
+			for length := range 3 {
+				judge(p[:length]).check(t)
 			}
-			checkText(t, p[:3], 1)
-			checkText(t, p[:3], 2)
-			checkText(t, p[:3], 1, 2)
+			v = judge(p[:3])
+			v.check(t)
+			v.check(t, 1)
+			v.check(t, 2)
+			v.check(t, 1, 2)
 		}
 	}
 }
@@ -126,18 +138,19 @@ var corpus = func() [][]byte {
 
 func TestTextEveryCut(t *testing.T) {
 	for _, p := range corpus {
-		checkText(t, p)
+		v := judge(p)
+		v.check(t)
 		for i := range len(p) + 1 {
-			checkText(t, p, i)
+			v.check(t, i)
 			for j := i; j <= len(p); j++ {
-				checkText(t, p, i, j)
+				v.check(t, i, j)
 			}
 		}
 		every := make([]int, len(p))
 		for i := range every {
 			every[i] = i
 		}
-		checkText(t, p, every...)
+		v.check(t, every...)
 	}
 }
 
@@ -251,10 +264,11 @@ func FuzzText(f *testing.F) {
 	f.Fuzz(func(t *testing.T, p []byte, a, b uint16) {
 		i := min(int(a), len(p))
 		j := min(i+int(b), len(p))
-		checkText(t, p)
-		checkText(t, p, i)
-		checkText(t, p, i, j)
-		if valid := utf8.Valid(p); valid {
+		v := judge(p)
+		v.check(t)
+		v.check(t, i)
+		v.check(t, i, j)
+		if v.complete {
 			n := CutText(p, i)
 			if n > i || i-n > 3 || !utf8.Valid(p[:n]) || !utf8.Valid(p[n:]) {
 				t.Fatalf("CutText(%x, %d) = %d", p, i, n)

@@ -34,46 +34,35 @@ func pattern(n int) []byte {
 // TestMaskEveryLengthAndAlignment goes through all kernels of this processor,
 // copying and in place, with guard bytes around what they may write.
 func TestMaskEveryLengthAndAlignment(t *testing.T) {
-	const (
-		guard   = 64
-		guarded = 0xEE
-		lenMax  = 300
-	)
+	const guard, lenMax = 64, 300
 	src := pattern(lenMax + 64)
-	buf := make([]byte, guard+64+lenMax+guard)
-	want := make([]byte, lenMax)
+	untouched := bytes.Repeat([]byte{0xEE}, guard+64+lenMax+guard)
+	want, got := bytes.Clone(untouched), bytes.Clone(untouched)
 	for _, l := range levels() {
 		t.Run(l.String(), func(t *testing.T) {
 			for n := 0; n <= lenMax; n++ {
 				for off := range 64 {
-					key := [4]byte{0x11, 0x82, 0x47, 0xF3}
-					key = maskByte(key, want, src[:off%4]) // every phase of the key too
+					// Sources begin at every offset, destinations too, not at the
+					// same one, with every phase of the key.
 					from := src[off : off+n]
-					wantKey := keyOf(maskByte(key, want, from))
+					at := guard + (off*5+3)%64
+					key := maskByte([4]byte{0x11, 0x82, 0x47, 0xF3}, make([]byte, 3), src[:off%4])
+					copy(want, untouched)
+					wantKey := keyOf(maskByte(key, want[at:], from))
 
 					for _, inPlace := range []bool{false, true} {
-						for i := range buf {
-							buf[i] = guarded
-						}
-						// Sources begin at every offset, destinations too, not at the same one.
-						at := guard + (off*5+3)%64
-						dst := buf[at : at+n : at+n]
-						in := from
+						copy(got, untouched)
+						dst, in := got[at:at+n:at+n], from
 						if inPlace {
 							copy(dst, from)
 							in = dst
 						}
-						gotKey := mask(l, keyOf(key), dst, in)
-						if !bytes.Equal(dst, want[:n]) {
-							t.Fatalf("%d bytes at %d, in place %v: masked wrongly\n got %x\nwant %x", n, off, inPlace, dst, want[:n])
+						if k := mask(l, keyOf(key), dst, in); k != wantKey {
+							t.Fatalf("%d bytes at %d: key to go on with %08x, want %08x", n, off, k, wantKey)
 						}
-						if gotKey != wantKey {
-							t.Fatalf("%d bytes at %d: key to go on with %08x, want %08x", n, off, gotKey, wantKey)
-						}
-						for i, b := range buf {
-							if (i < at || i >= at+n) && b != guarded {
-								t.Fatalf("%d bytes at %d, in place %v: wrote %d bytes from the beginning", n, off, inPlace, i-at)
-							}
+						if !bytes.Equal(got, want) {
+							t.Fatalf("%d bytes at %d, in place %v: memory is wrong in the %d bytes from %d, or around them\n got %x\nwant %x",
+								n, off, inPlace, n, at, got, want)
 						}
 					}
 				}
