@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/weft-ws/weft/internal/proto"
 	"github.com/weft-ws/weft/internal/wire"
 )
 
@@ -124,11 +123,11 @@ func (b *batch) full(sizeMax int) bool {
 
 // frame adds a frame of the message of t. The payload is borrowed until the
 // batch is written, unless it is copied because it is short or masked.
-func (b *batch) frame(h wire.Header, payload []byte, t *turn) {
+func (b *batch) frame(h *wire.Header, payload []byte, t *turn) {
 	b.size += wire.HeaderMax + len(payload)
 	if !h.Masked && len(payload) > copyMax && len(b.head)+wire.HeaderMax <= cap(b.head) {
 		at := len(b.head)
-		b.head = wire.AppendHeader(b.head, h)
+		b.head = wire.AppendHeader(b.head, *h)
 		b.bufs = append(b.bufs, b.head[at:], payload)
 		b.pieces = append(b.pieces, piece{turn: t}, piece{turn: t, end: true})
 		return
@@ -137,32 +136,34 @@ func (b *batch) frame(h wire.Header, payload []byte, t *turn) {
 }
 
 // copyFrame adds a frame, masked if h says so, in memory of the batch.
-func (b *batch) copyFrame(h wire.Header, payload []byte, p piece) {
+func (b *batch) copyFrame(h *wire.Header, payload []byte, p piece) {
 	at := len(b.copied)
-	b.copied = slices.Grow(b.copied, wire.HeaderMax+len(payload))
-	b.copied = wire.AppendHeader(b.copied, h)
-	body := len(b.copied)
-	b.copied = b.copied[:body+len(payload)]
-	if h.Masked {
-		wire.MaskCopy(h.Key, b.copied[body:], payload)
-	} else {
-		copy(b.copied[body:], payload)
-	}
+	b.appendFrame(h, payload)
 	b.bufs = append(b.bufs, b.copied[at:])
 	b.pieces = append(b.pieces, p)
 }
 
-// cork adds a reply, joined to the one before it.
-func (b *batch) cork(h wire.Header, payload []byte) {
-	b.size += wire.HeaderMax + len(payload)
-	n := len(b.bufs)
-	joined := n > 0 && b.pieces[n-1] == piece{end: true}
-	b.copyFrame(h, payload, piece{end: true})
-	if joined {
-		whole := len(b.bufs[n-1]) + len(b.bufs[n])
-		b.bufs[n-1] = b.copied[len(b.copied)-whole:]
-		b.bufs, b.pieces = b.bufs[:n], b.pieces[:n]
+func (b *batch) appendFrame(h *wire.Header, payload []byte) {
+	b.copied = slices.Grow(b.copied, wire.HeaderMax+len(payload))
+	b.copied = wire.AppendHeader(b.copied, *h)
+	if !h.Masked {
+		b.copied = append(b.copied, payload...)
+		return
 	}
+	body := len(b.copied)
+	b.copied = b.copied[:body+len(payload)]
+	wire.MaskCopy(h.Key, b.copied[body:], payload)
+}
+
+// cork adds a reply. The batch holds replies alone, joined to one piece.
+func (b *batch) cork(h *wire.Header, payload []byte) {
+	b.size += wire.HeaderMax + len(payload)
+	b.appendFrame(h, payload)
+	if len(b.pieces) == 0 {
+		b.bufs = append(b.bufs, nil)
+		b.pieces = append(b.pieces, piece{end: true})
+	}
+	b.bufs[0] = b.copied
 }
 
 // boundary reports whether what is written ends with a whole frame.
@@ -452,9 +453,9 @@ func (c *Conn) interleave(b *batch) {
 	b.pieces = slices.Insert(b.pieces, i, pieces...)
 }
 
-// traceFrame tells the trace about a frame that is about to be sent.
-func (c *Conn) traceFrame(f *proto.FrameInfo) {
+// traceFrame tells the trace about the frame that was framed last. mu is held.
+func (c *Conn) traceFrame() {
 	if t := c.trace(); t != nil && t.Frame != nil {
-		t.Frame(*f)
+		t.Frame(c.w.sender.Frame())
 	}
 }

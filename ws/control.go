@@ -64,17 +64,17 @@ func (c *Conn) takeControl(b *batch) {
 	q.since = time.Time{}
 	add := func(op wire.Opcode, payload []byte, last bool) {
 		open := w.sender.Open()
-		f, err := w.sender.Control(op, len(payload))
+		h, err := w.sender.Control(op, len(payload))
 		if err != nil {
 			return // a Close has been sent: nothing may follow
 		}
-		c.countFrame(&f)
+		c.traceFrame()
 		w.sent.control++
 		if open {
 			w.stats.interleaved++
 		}
 		b.size += wire.HeaderMax + len(payload)
-		b.copyFrame(f.Header, payload, piece{end: true, close: last, since: since})
+		b.copyFrame(h, payload, piece{end: true, close: last, since: since})
 	}
 	if q.pongs != nil {
 		for i := range q.pongs.list[:q.pongs.n] {
@@ -105,8 +105,13 @@ func closeBody(f *CloseFrame) []byte {
 // flushControl sends the control frames that wait, and replies that are held.
 // The frame lock is held; it releases it.
 func (c *Conn) flushControl() {
+	c.w.mu.Lock()
+	c.flush()
+}
+
+// flush is flushControl with mu held; it releases both.
+func (c *Conn) flush() {
 	w := &c.w
-	w.mu.Lock()
 	if !w.control.due() && w.corked == nil {
 		c.release()
 		w.mu.Unlock()

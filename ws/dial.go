@@ -168,10 +168,8 @@ func newDialing(rawURL string, opts *DialOptions) (*dialing, error) {
 	if name == "" {
 		return nil, fmt.Errorf("ws: the URL %s names no host; write %s://host/path", shown(u.Redacted()), u.Scheme)
 	}
-	for i := range len(name) {
-		if c := name[i]; c <= ' ' || c >= 0x7f {
-			return nil, fmt.Errorf("ws: the URL's host %s is not ASCII; write it in its xn-- form", shown(name))
-		}
+	if !isVisible(name) {
+		return nil, fmt.Errorf("ws: the URL's host %s is not ASCII; write it in its xn-- form", shown(name))
 	}
 	d.host, _, _ = strings.Cut(name, "%") // the zone means nothing to the peer
 	hostHeader := d.host
@@ -200,12 +198,10 @@ func newDialing(rawURL string, opts *DialOptions) (*dialing, error) {
 // writeRequest writes down the request of RFC 6455, 4.1.
 func (d *dialing) writeRequest(host string) error {
 	target := d.url.RequestURI()
-	for i := range len(target) {
-		if c := target[i]; c <= ' ' || c >= 0x7f {
-			return fmt.Errorf("ws: the URL's query holds %q, which must be percent-encoded", c)
-		}
+	if !isVisible(target) {
+		return fmt.Errorf("ws: the URL's path and query %s have a space or a character that is not ASCII; percent-encode it", shown(target))
 	}
-	if strings.ContainsAny(host, "/?#@ ,") || !isFieldValue(host) {
+	if strings.ContainsAny(host, "/?#@,") || !isVisible(host) {
 		return fmt.Errorf("ws: DialOptions.Host %s is not a host", shown(host))
 	}
 	if err := checkHeader("DialOptions.Header", d.opts.Header); err != nil {
@@ -241,6 +237,16 @@ func (d *dialing) writeRequest(host string) error {
 	b = appendHeader(b, d.opts.Header)
 	d.request = append(b, "\r\n"...)
 	return nil
+}
+
+// isVisible reports whether s has nothing but visible ASCII characters.
+func isVisible(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f {
+			return false
+		}
+	}
+	return true
 }
 
 // hasField reports whether h has the field, whatever the case of its name.

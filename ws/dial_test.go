@@ -8,7 +8,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -210,8 +209,8 @@ func TestDialBadArguments(t *testing.T) {
 		{url: "ws://h:65536/", says: "port"},
 		{url: "ws://h:99999999999999999999/", says: "port"},
 		{url: "ws://b\u00fccher.example/", says: "xn--"},
-		{url: "ws://h/?a b", says: "percent-encoded"},
-		{url: "ws://h/?\u00e4", says: "percent-encoded"},
+		{url: "ws://h/?a b", says: "percent-encode it"},
+		{url: "ws://h/?\u00e4", says: "percent-encode it"},
 		{url: "ws://h", opts: DialOptions{Host: "a\r\nX-Evil: 1"}, says: "DialOptions.Host"},
 		{url: "ws://h", opts: DialOptions{Host: "a/b"}, says: "DialOptions.Host"},
 		{url: "ws://h", opts: DialOptions{Host: "a b"}, says: "DialOptions.Host"},
@@ -734,18 +733,4 @@ func (p *pieces) Read(b []byte) (int, error) {
 	n := copy(b, p.all[:min(p.size, len(p.all))])
 	p.all = p.all[n:]
 	return n, nil
-}
-
-// ExampleDial says what to do with a refusal.
-func ExampleDial() {
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = Accept(w, r, &AcceptOptions{Hosts: []string{"chat.example"}})
-	}))
-	defer srv.Close()
-	_, err := Dial(context.Background(), strings.Replace(srv.URL, "http", "ws", 1), nil)
-	var he *HandshakeError
-	if errors.As(err, &he) {
-		fmt.Println(he.Status)
-	}
-	// Output: 403
 }

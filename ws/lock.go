@@ -2,35 +2,54 @@ package ws
 
 import (
 	"context"
+	"slices"
 	"sync"
+	"sync/atomic"
 )
 
 // A readLock queues readers, first come first served, honouring contexts.
 //
 // Who has the read side owns it until its message is finished, also between
-// two calls of MessageReader.Read or while a handler runs; it is only "inside"
+// two calls of MessageReader.Read or while a handler runs; it is only inside
 // while it really reads. Whoever closes the connection may step in between, as
 // the owner will not read on.
 type readLock struct {
+	// state holds inside, over and wanted. Owners step out and in for every
+	// message, so they do without mu unless somebody waits for it.
+	state   atomic.Uint32
 	mu      sync.Mutex
 	owned   bool
-	inside  bool
-	over    bool // the connection has ended: nobody gets in any more
 	serving bool // owned by a callback loop for good
-	waiters []chan struct{}
-	closer  chan struct{} // waits for inside to become false
+	waiters []*readWaiter
+	closer  chan struct{} // made with wanted, closed when nobody is inside
 }
+
+// A readWaiter is a reader in line.
+type readWaiter struct {
+	ready   chan struct{}
+	granted bool // it is inside; else it was sent away
+}
+
+// Bits of readLock.state.
+const (
+	lockInside uint32 = 1 << iota // the owner reads
+	lockOver                      // the connection ends: nobody gets in any more
+	lockWanted                    // somebody waits for inside to end
+)
+
+func (l *readLock) is(bit uint32) bool { return l.state.Load()&bit != 0 }
 
 // lock takes ownership and steps inside. It fails with ctx's error if ctx ends
 // first; it does not fail if it need not wait.
 func (l *readLock) lock(ctx context.Context, ended func() error) error {
 	l.mu.Lock()
-	if !l.owned && !l.over {
-		l.owned, l.inside = true, true
+	if !l.owned && !l.is(lockOver) {
+		l.owned = true
+		l.state.Or(lockInside)
 		l.mu.Unlock()
 		return nil
 	}
-	if l.over || l.serving {
+	if l.is(lockOver) || l.serving {
 		serving := l.serving
 		l.mu.Unlock()
 		if err := ended(); err != nil || !serving {
@@ -38,26 +57,21 @@ func (l *readLock) lock(ctx context.Context, ended func() error) error {
 		}
 		return errServing
 	}
-	ch := make(chan struct{})
-	l.waiters = append(l.waiters, ch)
+	w := &readWaiter{ready: make(chan struct{})}
+	l.waiters = append(l.waiters, w)
 	l.mu.Unlock()
 	select {
-	case <-ch:
+	case <-w.ready:
 	case <-ctx.Done():
 		l.mu.Lock()
-		for i, w := range l.waiters {
-			if w == ch {
-				l.waiters = append(l.waiters[:i], l.waiters[i+1:]...)
-				l.mu.Unlock()
-				return ctx.Err()
-			}
+		if i := slices.Index(l.waiters, w); i >= 0 {
+			l.waiters = slices.Delete(l.waiters, i, i+1)
+			l.mu.Unlock()
+			return ctx.Err()
 		}
-		l.mu.Unlock() // granted in the same moment: no need to wait, so it succeeds
+		l.mu.Unlock() // its turn came in the same moment: no need to wait, so it succeeds
 	}
-	l.mu.Lock()
-	over := l.over
-	l.mu.Unlock()
-	if over {
+	if !w.granted {
 		return ended()
 	}
 	return nil
@@ -68,15 +82,19 @@ func (l *readLock) lock(ctx context.Context, ended func() error) error {
 func (l *readLock) serve() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.over {
+	if l.is(lockOver) {
 		return false
 	}
-	l.owned, l.inside, l.serving = true, true, true
+	l.owned, l.serving = true, true
+	l.state.Or(lockInside)
 	return true
 }
 
 // leave steps outside and keeps ownership.
 func (l *readLock) leave() {
+	if l.state.CompareAndSwap(lockInside, 0) {
+		return
+	}
 	l.mu.Lock()
 	l.outside()
 	l.mu.Unlock()
@@ -84,12 +102,15 @@ func (l *readLock) leave() {
 
 // enter steps inside again; false means that the connection has ended.
 func (l *readLock) enter() bool {
+	if l.state.CompareAndSwap(0, lockInside) {
+		return true
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.over {
+	if l.is(lockOver) {
 		return false
 	}
-	l.inside = true
+	l.state.Or(lockInside)
 	return true
 }
 
@@ -98,21 +119,23 @@ func (l *readLock) unlock() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.outside()
-	if l.over {
+	if l.is(lockOver) {
 		return
 	}
 	if len(l.waiters) == 0 {
 		l.owned = false
 		return
 	}
-	l.inside = true
-	close(l.waiters[0])
-	l.waiters = l.waiters[1:]
+	l.state.Or(lockInside)
+	l.waiters[0].granted = true
+	close(l.waiters[0].ready)
+	l.waiters = slices.Delete(l.waiters, 0, 1)
 }
 
-// outside notes that nobody is inside and lets a closer know; mu is held.
+// outside notes that nobody is inside and lets who waits for it know; mu is
+// held.
 func (l *readLock) outside() {
-	l.inside = false
+	l.state.And(^(lockInside | lockWanted))
 	if l.closer != nil {
 		close(l.closer)
 		l.closer = nil
@@ -120,24 +143,19 @@ func (l *readLock) outside() {
 }
 
 // active reports whether somebody is inside.
-func (l *readLock) active() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.inside
-}
+func (l *readLock) active() bool { return l.is(lockInside) }
 
-// finish lets nobody in any more, sends those who wait away, and returns a
-// channel that is closed when nobody is inside; nil means now.
-func (l *readLock) finish() <-chan struct{} {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.over = true
-	for _, w := range l.waiters {
-		close(w)
-	}
-	l.waiters = nil
-	if !l.inside {
-		return nil
+// watch returns a channel that is closed when nobody is inside; nil means now.
+// mu is held.
+func (l *readLock) watch() <-chan struct{} {
+	for {
+		s := l.state.Load()
+		if s&lockInside == 0 {
+			return nil
+		}
+		if l.state.CompareAndSwap(s, s|lockWanted) {
+			break // from now on whoever is inside takes mu to step outside
+		}
 	}
 	if l.closer == nil {
 		l.closer = make(chan struct{})
@@ -145,18 +163,33 @@ func (l *readLock) finish() <-chan struct{} {
 	return l.closer
 }
 
+// finish lets nobody in any more, sends those who wait away, and returns a
+// channel that is closed when nobody is inside; nil means now.
+func (l *readLock) finish() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.state.Or(lockOver)
+	l.sendAway()
+	return l.watch()
+}
+
+// sendAway wakes those who wait, to find the connection ending. mu is held.
+func (l *readLock) sendAway() {
+	for _, w := range l.waiters {
+		close(w.ready)
+	}
+	l.waiters = nil
+}
+
 // whenOutside returns a channel that is closed when nobody is inside; nil means
 // now. over says that the connection is ending.
 func (l *readLock) whenOutside() (ch <-chan struct{}, over bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.over || !l.inside {
-		return nil, l.over
+	if l.is(lockOver) {
+		return nil, true
 	}
-	if l.closer == nil {
-		l.closer = make(chan struct{})
-	}
-	return l.closer, false
+	return l.watch(), false
 }
 
 // takeOver steps inside, for good, in place of an owner who is outside, or of
@@ -164,13 +197,10 @@ func (l *readLock) whenOutside() (ch <-chan struct{}, over bool) {
 func (l *readLock) takeOver() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.inside || l.over {
+	if !l.state.CompareAndSwap(0, lockInside|lockOver) {
 		return false
 	}
-	l.owned, l.inside, l.over = true, true, true
-	for _, w := range l.waiters {
-		close(w)
-	}
-	l.waiters = nil
+	l.owned = true
+	l.sendAway()
 	return true
 }

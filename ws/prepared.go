@@ -92,11 +92,11 @@ func (m *Prepared) frames(c *Conn, v variant) ([]byte, error) {
 	var out []byte
 	for first := true; first || len(p) > 0; first = false {
 		n := proto.Cut(p, size, m.op == wire.Text && !v.compressed)
-		f, err := s.Data(m.op, n == len(p), v.compressed, n)
+		h, err := s.Data(m.op, n == len(p), v.compressed, n)
 		if err != nil {
 			return nil, err
 		}
-		out = proto.AppendFrame(out, f.Header, p[:n])
+		out = proto.AppendFrame(out, *h, p[:n])
 		p = p[n:]
 	}
 	m.variants[v] = out
@@ -119,11 +119,10 @@ func (c *Conn) writeFramed(ctx context.Context, m *Prepared, frames []byte, pack
 	frags := 0
 	for at := 0; at < len(frames); frags++ {
 		h, n := wire.ParseHeader(frames[at:])
-		f, err := w.sender.Data(m.op, h.Fin, packed, int(h.Length))
-		if err != nil {
+		if _, err := w.sender.Data(m.op, h.Fin, packed, int(h.Length)); err != nil {
 			return c.ownFault(b, err)
 		}
-		c.countFrame(&f)
+		c.traceFrame()
 		at += n + int(h.Length)
 	}
 	b.size += len(frames)

@@ -214,11 +214,11 @@ func (c *Conn) mayCork(ctx context.Context, n int) bool {
 // corkReply holds a reply. mu and both locks are held.
 func (c *Conn) corkReply(op wire.Opcode, p []byte) error {
 	w := &c.w
-	f, err := w.sender.Data(op, true, false, len(p))
+	h, err := w.sender.Data(op, true, false, len(p))
 	if err != nil {
 		return err
 	}
-	c.countData(&f, len(p))
+	c.countSingle(len(p))
 	if w.corked == nil {
 		w.corked = newBatch(c)
 		if w.corkTimer == nil {
@@ -227,7 +227,7 @@ func (c *Conn) corkReply(op wire.Opcode, p []byte) error {
 			w.corkTimer.Reset(corkDelay)
 		}
 	}
-	w.corked.cork(f.Header, p)
+	w.corked.cork(h, p)
 	return nil
 }
 
@@ -243,6 +243,5 @@ func (c *Conn) flushReplies() {
 		return
 	}
 	w.busy = true
-	w.mu.Unlock()
-	c.flushControl()
+	c.flush()
 }

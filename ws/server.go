@@ -108,7 +108,7 @@ func (s *Server) settle(c *Conn, serving bool) {
 	insert(&s.conns, c)
 	switch {
 	case s.drop:
-		go c.CloseNow()
+		go c.CloseNow() // calls remove, which wants s.mu
 	case s.drained != nil:
 		go goAway(c)
 	}

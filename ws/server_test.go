@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -402,6 +403,57 @@ func TestHTTPServerLimits(t *testing.T) {
 	srv := NewHTTPServer(http.NotFoundHandler())
 	if srv.ReadHeaderTimeout != 10*time.Second || srv.IdleTimeout == 0 || srv.Protocols.HTTP2() || !srv.Protocols.HTTP1() {
 		t.Errorf("limits: %+v", srv)
+	}
+}
+
+// A pipeListener accepts one connection, from memory.
+type pipeListener struct {
+	conns chan net.Conn
+	done  chan struct{}
+}
+
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case nc := <-l.conns:
+		return nc, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *pipeListener) Close() error   { close(l.done); return nil }
+func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
+
+// TestHTTPServerSlowHeader: a request that comes in at a byte per second is not
+// waited for longer than one that does not come at all: 10 s.
+func TestHTTPServerSlowHeader(t *testing.T) {
+	for _, pause := range []time.Duration{time.Second, time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			ours, theirs := net.Pipe()
+			ln := &pipeListener{make(chan net.Conn, 1), make(chan struct{})}
+			ln.conns <- ours
+			srv := NewHTTPServer(&Server{})
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				_ = srv.Serve(ln)
+			}()
+			start := time.Now()
+			go func() {
+				for i := range len(upgradeRequest) {
+					if _, err := io.WriteString(theirs, upgradeRequest[i:i+1]); err != nil {
+						return
+					}
+					time.Sleep(pause)
+				}
+			}()
+			_, _ = io.Copy(io.Discard, theirs)
+			if took := time.Since(start); took != 10*time.Second {
+				t.Errorf("a byte each %v: closed after %v, want 10 s", pause, took)
+			}
+			_ = srv.Close()
+			<-done
+		})
 	}
 }
 

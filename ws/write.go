@@ -61,6 +61,8 @@ type writeStats struct {
 }
 
 func (w *writeSide) snapshot() Stats {
+	frames, bytes := w.sender.Framed()
+	w.sent.frames, w.sent.bytes = uint64(frames), uint64(bytes)
 	s := Stats{
 		Sent:        w.sent.snapshot(),
 		Interleaved: w.stats.interleaved, ControlWait: w.stats.controlWait,
@@ -364,29 +366,32 @@ func (c *Conn) begin() *batch {
 func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 	w := &c.w
 	if c.mayCork(ctx, len(p)) {
-		c.corkReply(op, p)
+		err := c.corkReply(op, p)
+		if err != nil {
+			return c.finish(errClosing) // our Close is on its way
+		}
 		c.release()
 		w.mu.Unlock()
 		return nil
 	}
 	b := c.begin()
-	f, err := w.sender.Data(op, true, false, len(p))
+	h, err := w.sender.Data(op, true, false, len(p))
 	if err != nil {
 		return c.ownFault(b, err)
 	}
-	c.countData(&f, len(p))
-	b.frame(f.Header, p, &b.self)
+	c.countSingle(len(p))
+	b.frame(h, p, &b.self)
 	var others bool
 	for w.first != nil && w.first.single && !b.full(c.batchMax()) {
 		t := w.pop()
-		f, err := w.sender.Data(t.op, true, false, len(t.p))
+		h, err := w.sender.Data(t.op, true, false, len(t.p))
 		if err != nil {
 			t.settle(done, err)
 			continue
 		}
-		c.countData(&f, len(t.p))
+		c.countSingle(len(t.p))
 		t.state = batched
-		b.frame(f.Header, t.p, t)
+		b.frame(h, t.p, t)
 		others = true
 	}
 	w.mu.Unlock()
@@ -465,13 +470,13 @@ func (c *Conn) sendFragments(ctx context.Context, op wire.Opcode, p []byte, o fr
 		b.self.begun = o.begun
 		for {
 			n := proto.Cut(p, fragMax, op == wire.Text && !o.compressed)
-			f, err := w.sender.Data(op, o.last && n == len(p), o.compressed, n)
+			h, err := w.sender.Data(op, o.last && n == len(p), o.compressed, n)
 			if err != nil {
 				b.free()
 				return err
 			}
-			c.countFrame(&f)
-			b.frame(f.Header, p[:n], &b.self)
+			c.traceFrame()
+			b.frame(h, p[:n], &b.self)
 			if p = p[n:]; len(p) == 0 || b.full(c.batchMax()) {
 				break
 			}
@@ -562,18 +567,10 @@ func (c *Conn) ownFault(b *batch, err error) error {
 	return c.fail(CloseInternalError, "", err, true)
 }
 
-// countFrame counts a frame that is about to be sent.
-func (c *Conn) countFrame(f *proto.FrameInfo) {
-	t := &c.w.sent
-	t.frames++
-	t.bytes += uint64(c.headerSize(int(f.Length))) + f.Length
-	c.traceFrame(f)
-}
-
-// countData counts a message of one frame.
-func (c *Conn) countData(f *proto.FrameInfo, n int) {
-	c.countFrame(f)
+// countSingle counts the message of one frame that was framed last.
+func (c *Conn) countSingle(n int) {
 	c.w.sent.message(int64(n), 1)
+	c.traceFrame()
 }
 
 // sendPacked compresses p and sends it. The order of compression is the order

@@ -24,8 +24,12 @@ type Sender struct {
 	opcode wire.Opcode // of the open message
 	key    func() [4]byte
 
-	index, offset int64
-	frags         int
+	header wire.Header // of the latest frame
+	index  int64       // of it, from 1
+	offset int64       // bytes framed, it included
+	size   int64       // its length, header and payload
+	frags  int
+	data   bool // it is a data frame
 }
 
 // NewSender returns a Sender for the given end. key supplies a fresh masking
@@ -51,82 +55,98 @@ func (s *Sender) Closed() bool { return s.closed }
 
 // Data returns the header of the next fragment, of n payload bytes, of the
 // message of type op (Text or Binary); last ends the message. compressed sets
-// RSV1 on the first fragment. It fails if a message of the other type is open
-// or a Close has been framed.
-func (s *Sender) Data(op wire.Opcode, last, compressed bool, n int) (FrameInfo, error) {
+// RSV1 on the first fragment. The header is valid until the next call. It fails
+// if a message of the other type is open or a Close has been framed.
+func (s *Sender) Data(op wire.Opcode, last, compressed bool, n int) (*wire.Header, error) {
 	if s.closed {
-		return FrameInfo{}, errClosed
+		return nil, errClosed
 	}
 	if op != wire.Text && op != wire.Binary || s.seq.open && op != s.opcode {
-		return FrameInfo{}, errSequence
+		return nil, errSequence
 	}
-	h := wire.Header{Opcode: op, Fin: last, RSV1: compressed, Length: uint64(n)}
-	if s.seq.open {
-		h.Opcode, h.RSV1 = wire.Continuation, false
-	} else {
+	first := !s.seq.open
+	if first {
 		s.opcode, s.frags = op, 0
+	} else {
+		op = wire.Continuation
 	}
 	// The check that we apply to what we receive, applied to what we send.
-	if s.seq.step(h.Opcode, h.Fin) != "" {
-		return FrameInfo{}, errSequence
+	if s.seq.step(op, last) != "" {
+		return nil, errSequence
 	}
 	s.frags++
-	return s.place(h, s.frags), nil
+	s.data = true
+	return s.place(op, last, compressed && first, n), nil
 }
 
 // Abandon forgets the open message. It is for a message of which no byte has
 // reached the wire.
 func (s *Sender) Abandon() { s.seq.open = false }
 
-// Control returns the header of a control frame of n payload bytes; it may
-// stand inside an open message. Nothing may follow a Close.
-func (s *Sender) Control(op wire.Opcode, n int) (FrameInfo, error) {
+// Control returns the header of a control frame of n payload bytes, valid until
+// the next call; it may stand inside an open message. Nothing may follow a Close.
+func (s *Sender) Control(op wire.Opcode, n int) (*wire.Header, error) {
 	if s.closed {
-		return FrameInfo{}, errClosed
+		return nil, errClosed
 	}
 	if n > wire.ControlPayloadMax || !op.Control() || op.Reserved() {
-		return FrameInfo{}, errControl
+		return nil, errControl
 	}
 	s.closed = op == wire.Close
-	return s.place(wire.Header{Opcode: op, Fin: true, Length: uint64(n)}, 0), nil
+	s.data = false
+	return s.place(op, true, false, n), nil
 }
 
 // place masks by role and gives the frame its place in the stream.
-func (s *Sender) place(h wire.Header, fragment int) FrameInfo {
-	size := int64(2)
+func (s *Sender) place(op wire.Opcode, fin, rsv1 bool, n int) *wire.Header {
+	h := &s.header
+	h.Opcode, h.Fin, h.RSV1, h.Length, h.LengthForm = op, fin, rsv1, uint64(n), 1
 	switch {
-	case h.Length > 0xffff:
-		size += 8
-	case h.Length > 125:
-		size += 2
+	case n > 0xffff:
+		h.LengthForm = 9
+	case n > 125:
+		h.LengthForm = 3
 	}
+	size := 1 + int64(h.LengthForm)
 	if s.role == Client {
 		h.Masked, h.Key = true, s.key()
 		size += 4
 	}
 	s.index++
-	f := FrameInfo{Header: h, Dir: Out, Index: s.index, Offset: s.offset, Fragment: fragment}
-	s.offset += size + int64(h.Length)
+	s.size = size + int64(n)
+	s.offset += s.size
+	return h
+}
+
+// Frame is the frame whose header was made last.
+func (s *Sender) Frame() FrameInfo {
+	f := FrameInfo{Header: s.header, Dir: Out, Index: s.index, Offset: s.offset - s.size}
+	if s.data {
+		f.Fragment = s.frags
+	}
 	return f
 }
+
+// Framed is how many frames have been framed, and how many bytes they take.
+func (s *Sender) Framed() (frames, bytes int64) { return s.index, s.offset }
 
 // AppendData appends the next fragment of the message of type op, header and
 // payload, to dst.
 func (s *Sender) AppendData(dst []byte, op wire.Opcode, last bool, payload []byte) ([]byte, error) {
-	f, err := s.Data(op, last, false, len(payload))
+	h, err := s.Data(op, last, false, len(payload))
 	if err != nil {
 		return dst, err
 	}
-	return AppendFrame(dst, f.Header, payload), nil
+	return AppendFrame(dst, *h, payload), nil
 }
 
 // AppendControl appends a control frame to dst.
 func (s *Sender) AppendControl(dst []byte, op wire.Opcode, payload []byte) ([]byte, error) {
-	f, err := s.Control(op, len(payload))
+	h, err := s.Control(op, len(payload))
 	if err != nil {
 		return dst, err
 	}
-	return AppendFrame(dst, f.Header, payload), nil
+	return AppendFrame(dst, *h, payload), nil
 }
 
 // AppendFrame appends h and payload, masked if h says so.
