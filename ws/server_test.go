@@ -439,7 +439,9 @@ func TestHTTPServerSlowHeader(t *testing.T) {
 				_ = srv.Serve(ln)
 			}()
 			start := time.Now()
+			wrote := make(chan struct{})
 			go func() {
+				defer close(wrote)
 				for i := range len(upgradeRequest) {
 					if _, err := io.WriteString(theirs, upgradeRequest[i:i+1]); err != nil {
 						return
@@ -453,6 +455,7 @@ func TestHTTPServerSlowHeader(t *testing.T) {
 			}
 			_ = srv.Close()
 			<-done
+			<-wrote
 		})
 	}
 }
