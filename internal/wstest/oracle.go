@@ -21,8 +21,9 @@ type Oracle struct {
 	t    testing.TB
 	opts OracleOptions
 
-	mu sync.Mutex
-	in *doctor.Inspector
+	mu   sync.Mutex
+	in   *doctor.Inspector
+	done bool
 }
 
 // OracleOptions say what an Oracle looks at.
@@ -35,8 +36,8 @@ type OracleOptions struct {
 	Doctor doctor.Options
 }
 
-// NewOracle returns an Oracle that gives its verdict when the test ends. Its
-// Tap goes into PipeOptions.
+// NewOracle returns an Oracle that gives its verdict at the end of the test, or
+// when Check is called. Its Tap goes into PipeOptions.
 func NewOracle(t testing.TB, o OracleOptions) *Oracle {
 	if o.Ours == nil {
 		o.Ours = []capture.Side{capture.Client, capture.Server}
@@ -50,14 +51,22 @@ func NewOracle(t testing.TB, o OracleOptions) *Oracle {
 func (o *Oracle) Tap(k capture.Chunk) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.in.Chunk(k)
+	if !o.done {
+		o.in.Chunk(k)
+	}
 }
 
-// Check fails the test for what has been found so far.
+// Check gives the verdict: it fails the test for what has been found. Nothing
+// that follows counts, so a test that is over may drop its connections. The end
+// of the test calls it too.
 func (o *Oracle) Check() {
 	o.t.Helper()
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.done {
+		return
+	}
+	o.done = true
 	o.in.Advance(time.Now())
 	for _, f := range o.in.Findings() {
 		if !slices.Contains(o.opts.Ours, f.From) || slices.Contains(o.opts.Allow, f.Rule.ID) {
