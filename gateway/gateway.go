@@ -49,12 +49,16 @@ type Options struct {
 	// 9728) that 401 answers name. May be empty.
 	ResourceMetadata string
 
+	// NoMerged switches off the merged endpoint: /mcp, with the tools of all
+	// servers under names of the form SERVER__TOOL.
+	NoMerged bool
+
 	Logger *slog.Logger // nil: slog.Default()
 }
 
 const defaultPerAddress = 64
 
-// A Gateway is an http.Handler for /mcp/NAME, /mcp/ws and /mcp/ticket. All its
+// A Gateway is an http.Handler for /mcp/NAME, /mcp/ws, /mcp and /mcp/ticket. All its
 // methods may be called from any goroutine.
 type Gateway struct {
 	opts     Options
@@ -67,6 +71,7 @@ type Gateway struct {
 
 	mu        sync.Mutex
 	routes    map[string]*route
+	together  *route // the merged endpoint; nil: none
 	conns     int
 	addresses map[string]int
 	persons   map[string]int
@@ -98,6 +103,9 @@ func New(opts Options) *Gateway {
 	limit(&g.opts.ConnectionsMax, mcpws.DefaultConns)
 	limit(&g.opts.PerAddressMax, defaultPerAddress)
 	limit(&g.opts.PerPrincipalMax, 0)
+	if !g.opts.NoMerged {
+		g.together = newRoute(g, Route{Name: mergedRoute, Backend: &merged{g}, CallTimeout: -1})
+	}
 	g.registry = &memory{g: g, sessions: map[string]Session{}}
 	g.sweeping.Go(g.sweep)
 	return g
@@ -110,7 +118,7 @@ func (g *Gateway) sweep() {
 	for {
 		select {
 		case now := <-tick.C:
-			for _, rt := range g.all() {
+			for _, rt := range g.every() {
 				rt.each(func(h *hub) { h.sweep(now) })
 			}
 		case <-g.stop:
@@ -128,6 +136,14 @@ func (g *Gateway) all() []*route {
 	}
 	slices.SortFunc(out, func(a, b *route) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// every is all routes and the merged endpoint.
+func (g *Gateway) every() []*route {
+	if g.together == nil {
+		return g.all()
+	}
+	return append(g.all(), g.together)
 }
 
 // Registry returns what is known about sessions and servers.
@@ -208,8 +224,9 @@ func (g *Gateway) servers() []ServerInfo {
 // Ready reports whether newcomers are let in.
 func (g *Gateway) Ready() bool { return !g.draining.Load() }
 
-// ServeHTTP serves /mcp/NAME and, if there is one server only, /mcp/ws; POST
-// /mcp/ticket exchanges a token for a one-time ticket.
+// ServeHTTP serves /mcp/NAME and, if there is one server only, /mcp/ws and
+// /mcp; with several servers /mcp is the merged endpoint. POST /mcp/ticket
+// exchanges a token for a one-time ticket.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/mcp"), "/")
 	if name == "ticket" {
@@ -276,6 +293,9 @@ func (g *Gateway) find(name string) *route {
 		for _, rt := range g.routes {
 			return rt
 		}
+	}
+	if name == "" && len(g.routes) > 1 {
+		return g.together
 	}
 	return nil
 }
@@ -445,7 +465,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 waiting:
 	for {
 		n := 0
-		for _, rt := range g.all() {
+		for _, rt := range g.every() {
 			n += rt.pending()
 		}
 		if n == 0 {
@@ -460,18 +480,23 @@ waiting:
 	}
 	why := errors.New("the gateway is shutting down")
 	var all sync.WaitGroup
-	for _, rt := range g.all() {
+	for _, rt := range g.every() {
 		for _, s := range g.registry.all() {
 			if s, ok := s.(*session); ok && s.route == rt {
 				s.failCalls(why)
 				s.End(ws.CloseGoingAway, "the gateway is shutting down")
 			}
 		}
+	}
+	if g.together != nil {
+		g.together.close(why) // before the servers that it is a client of
+	}
+	for _, rt := range g.all() {
 		all.Go(func() { rt.close(why) })
 	}
 	all.Wait()
 	g.sessions.Wait()
-	for _, rt := range g.all() {
+	for _, rt := range g.every() {
 		rt.wait()
 	}
 	close(g.stop)

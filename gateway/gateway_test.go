@@ -597,3 +597,61 @@ func TestSDKThroughGateway(t *testing.T) {
 		}
 	})
 }
+
+// /mcp offers the tools of all servers, each under its server's name.
+func TestMerged(t *testing.T) {
+	tokens := NewTokens()
+	tokens.Add("ada", "ada")
+	_, url := serve(t, Options{Auth: tokens}, testRoute(Shared),
+		Route{Name: "own", Backend: &pipes{}, Deny: []string{"crash"}},
+		Route{Name: "bad", Backend: &pipes{fail: errors.New("broken")}},
+		Route{Name: "private", Backend: &pipes{}, Principals: []string{"bob"}})
+	c, he := dialErr(t, strings.TrimSuffix(url, "/"), http.Header{"Authorization": {"Bearer ada"}}, "mcp")
+	if he != nil {
+		t.Fatal(he)
+	}
+	w := &wire{t, c}
+	w.initialize(`{"sampling":{}}`)
+	w.say(`{"jsonrpc":"2.0","id":"l","method":"tools/list"}`)
+	var list struct {
+		Result struct{ Tools []struct{ Name string } }
+	}
+	if err := json.Unmarshal([]byte(w.hears(`"id":"l"`)), &list); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, tool := range list.Result.Tools {
+		names = append(names, tool.Name)
+	}
+	if got, want := strings.Join(names, " "), "fake__echo fake__crash own__echo"; got != want {
+		t.Errorf("tools %q, want %q", got, want)
+	}
+	for _, server := range []string{"fake", "own"} {
+		w.call("1", server+"__echo", `{"text":"hello"}`)
+		w.hears("hello", `"id":1}`)
+		w.call("2", server+"__progress", `{"n":1}`)
+		w.hears(`"progressToken":"p"`)
+		w.hears(`"id":2`)
+		w.call("3", server+"__ask", fmt.Sprintf(`{"text":"asked by %s"}`, server))
+		m, err := envelope.Parse([]byte(w.hears("asked by " + server)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.say(`{"jsonrpc":"2.0","id":%s,"result":{"to":%q}}`, m.IDBytes(), server)
+		w.hears(server, `"id":3`)
+		w.call("4", server+"__hang", "{}")
+		w.hears("progress")
+		w.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":4}}`)
+		w.hears(`"cancelled"`, `"id":4`)
+	}
+	w.call("5", "own__crash", "{}")
+	w.hears(`"id":5,"error"`, "not offered")
+	w.call("6", "private__echo", "{}")
+	w.hears(`"id":6,"error"`, "no tool")
+	w.call("7", "bad__echo", "{}")
+	w.hears(`"id":7,"error"`, "broken")
+	w.say(`{"jsonrpc":"2.0","id":8,"method":"prompts/list"}`)
+	w.hears(`"id":8,"error":{"code":-32601`)
+	w.say(`{"jsonrpc":"2.0","id":9,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`)
+	w.hears(`"id":9,"error":{"code":-32022`, `"supported":["2025-11-25"`)
+}

@@ -85,6 +85,7 @@ func (s *serving) open(cmd *cobra.Command) error {
 	}
 	g, err := s.flags.open(cmd.ErrOrStderr(), tokens, func(o *gateway.Options) {
 		if s.config != nil {
+			o.NoMerged = s.config.Merged != nil && !*s.config.Merged
 			o.ConnectionsMax, o.PerAddressMax, o.PerPrincipalMax = s.config.Limits.Connections, s.config.Limits.PerAddress, s.config.Limits.PerPrincipal
 		}
 	})
@@ -121,6 +122,9 @@ func (s *serving) run(cmd *cobra.Command) error {
 	} else {
 		for _, info := range g.gw.Registry().Servers() {
 			fmt.Fprintf(cmd.ErrOrStderr(), "weft: %s  %s\n", g.url("/mcp/"+info.Name), info.Backend)
+		}
+		if n := len(g.gw.Registry().Servers()); n > 1 && (s.config.Merged == nil || *s.config.Merged) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "weft: %s  the tools of all %d\n", g.url("/mcp"), n)
 		}
 		g.welcome(cmd.ErrOrStderr(), "/mcp/"+g.gw.Registry().Servers()[0].Name, "", "")
 	}
