@@ -54,26 +54,30 @@ func (r *reference) bits(n int) (v int, err error) {
 	return v, nil
 }
 
-// symbol reads one code: the codes of each length follow those of the length
-// before.
-func (r *reference) symbol(lens []uint8) (int, error) {
+// referenceCode has the symbols of each code length in order. Their codes follow
+// each other, and those of the length before.
+type referenceCode [16][]int
+
+func codeOf(lens []uint8) (c referenceCode) {
+	for sym, l := range lens {
+		c[l] = append(c[l], sym)
+	}
+	return c
+}
+
+// symbol reads one code.
+func (r *reference) symbol(c *referenceCode) (int, error) {
 	code, first := 0, 0
-	for l := uint8(1); l <= 15; l++ {
+	for _, syms := range c[1:] {
 		b, err := r.bits(1)
 		if err != nil {
 			return 0, err
 		}
-		code = code<<1 | b
-		first <<= 1
-		for sym, have := range lens {
-			if have != l {
-				continue
-			}
-			if code == first {
-				return sym, nil
-			}
-			first++
+		code, first = code<<1|b, first<<1
+		if code >= first && code-first < len(syms) {
+			return syms[code-first], nil
 		}
+		first += len(syms)
 	}
 	return 0, errReferenceCorrupt
 }
@@ -153,8 +157,9 @@ func (r *reference) lengths() (lit, dist []uint8, err error) {
 		pre[sym] = uint8(l)
 	}
 	var lens []uint8
+	preCode := codeOf(pre)
 	for len(lens) < n[0]+n[1] {
-		sym, err := r.symbol(pre)
+		sym, err := r.symbol(&preCode)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -183,9 +188,10 @@ func (r *reference) lengths() (lit, dist []uint8, err error) {
 	return lens[:n[0]], lens[n[0]:], nil
 }
 
-func (r *reference) data(lit, dist []uint8) error {
+func (r *reference) data(litLens, distLens []uint8) error {
+	lit, dist := codeOf(litLens), codeOf(distLens)
 	for {
-		sym, err := r.symbol(lit)
+		sym, err := r.symbol(&lit)
 		switch {
 		case err != nil:
 			return err
@@ -203,7 +209,7 @@ func (r *reference) data(lit, dist []uint8) error {
 			return err
 		}
 		n += extra
-		if sym, err = r.symbol(dist); err != nil {
+		if sym, err = r.symbol(&dist); err != nil {
 			return err
 		}
 		d := []int{1, 2, 3, 4, 5, 7, 9, 13, 17, 25, 33, 49, 65, 97, 129, 193, 257, 385, 513, 769, 1025, 1537, 2049, 3073, 4097, 6145, 8193, 12289, 16385, 24577}[sym]
