@@ -52,7 +52,6 @@ type ruleCase struct {
 	rule     string
 	name     string
 	old, new string
-	status   int // 0: the catalogue's
 	// byHTTP: net/http itself answers, before the handler.
 	byHTTP bool
 }
