@@ -203,7 +203,7 @@ func TestAcceptHandshakeTimeout(t *testing.T) {
 	}
 }
 
-// TestAcceptKeepsEarlyBytes: frames that come in the same packet as the request
+// TestAcceptKeepsEarlyBytes: frames that come in the same segment as the request
 // are read like any other (a client should not do this: HS-16).
 func TestAcceptKeepsEarlyBytes(t *testing.T) {
 	for _, payload := range []string{"hi", strings.Repeat("x", 3000), strings.Repeat("y", 60000)} {

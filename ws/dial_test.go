@@ -304,7 +304,7 @@ func TestDialNoHTTP(t *testing.T) {
 func TestDialKeepsEarlyBytes(t *testing.T) {
 	frame := "\x81\x05hello" + "\x88\x02\x03\xe8"
 	for _, tc := range []struct{ name, template string }{
-		{"in one packet", switchResponse},
+		{"in one segment", switchResponse},
 		{"after interim responses", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + switchResponse},
 		{"Connection with close in it", strings.Replace(switchResponse, "Connection: Upgrade", "Connection: close, Upgrade", 1)},
 		{"bare line feeds", strings.ReplaceAll(switchResponse, "\r\n", "\n")},
