@@ -214,8 +214,12 @@ func (in *Inspector) closing(s *stream, body []byte) {
 		in.unjustClose(s)
 	}
 	// 5.5.2: a ping is answered "unless it already received a Close frame", and
-	// who has sent one is not expected to go on.
-	in.cancelPings(s)
+	// who has sent one is not expected to go on. A pong that did not fit is kept
+	// in mind until the peer answers the Close.
+	peer.pings.clear()
+	if !s.pings.odd || peer.closed {
+		s.pings.clear()
+	}
 }
 
 // unjustClose judges a side that fails the connection with 1002 just after it
@@ -295,7 +299,7 @@ func (in *Inspector) nextTimer() (at time.Time, fire func()) {
 		s := &in.streams[i]
 		peer := s.peer
 		alive := s.end == capture.Open && peer.end == capture.Open
-		if len(s.pings.waiting) > 0 && in.opts.PongTime > 0 && alive {
+		if len(s.pings.waiting) > 0 && in.opts.PongTime > 0 && alive && !s.closed {
 			t := s.pings.waiting[0].frame.At.Add(in.opts.PongTime)
 			consider(t, func() {
 				in.noPong(s, t, fmt.Sprintf("no pong within %v, and none to a later ping either", in.opts.PongTime))
@@ -346,10 +350,13 @@ func (in *Inspector) nextTimer() (at time.Time, fire func()) {
 // neverFinished reports the open message of s.
 func (in *Inspector) neverFinished(s *stream, at time.Time, why string) {
 	m := &s.message
+	detail := "has had " + count(m.fragments, "fragment") + " and no FIN"
+	if m.end.Fin {
+		detail = fmt.Sprintf("lacks %s of the %s bytes of its last frame", group(s.left), group(m.end.Length))
+	}
 	in.report("MS-11", Finding{
 		From: s.from, At: at, Frame: m.end, Offset: m.end.Offset, Payload: -1, History: s.history(),
-		Detail: fmt.Sprintf("the message that began in frame %s has had %s and no FIN; %s",
-			group(uint64(m.first.Index)), count(m.fragments, "fragment"), why),
+		Detail: "the message that began in frame " + group(uint64(m.first.Index)) + " " + detail + "; " + why,
 	})
 }
 

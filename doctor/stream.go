@@ -283,29 +283,19 @@ func (s *stream) enterMessage(f *Frame) *headerFault {
 		return nil
 	}
 	m := &s.message
-	note := "FIN=0, opcode "
-	if f.Fin {
-		note = "FIN=1, opcode "
-	}
-	note += f.Opcode.String()
-	if f.Opcode == wire.Continuation {
-		switch {
-		case m.open:
-			m.fragments++
-		case !s.begun:
-			return &headerFault{"MS-01", "a continuation frame must follow an open message; there was no data frame before it", [2]int{0, 1}, note}
-		default:
-			return &headerFault{"MS-02", "a continuation frame must follow an open message; the last one ended in frame " +
-				group(uint64(s.previous.end.Index)), [2]int{0, 1}, note}
-		}
-	} else {
-		where := " starts while the message that began in frame " + group(uint64(m.first.Index)) + " has not had its FIN frame"
-		switch {
-		case m.open && f.Fin:
-			return &headerFault{"MS-03", "a " + f.Opcode.String() + " message" + where, [2]int{0, 1}, note}
-		case m.open:
-			return &headerFault{"MS-04", "a second fragmented message" + where, [2]int{0, 1}, note}
-		}
+	switch {
+	case f.Opcode == wire.Continuation && m.open:
+		m.fragments++
+	case f.Opcode == wire.Continuation && !s.begun:
+		return misplaced("MS-01", f, "a continuation frame must follow an open message; there was no data frame before it")
+	case f.Opcode == wire.Continuation:
+		return misplaced("MS-02", f, "a continuation frame must follow an open message; the last one ended in frame "+
+			group(uint64(s.previous.end.Index)))
+	case m.open && f.Fin:
+		return misplaced("MS-03", f, "a "+f.Opcode.String()+" message starts while "+m.unfinished())
+	case m.open:
+		return misplaced("MS-04", f, "a second fragmented message starts while "+m.unfinished())
+	default:
 		*m = message{open: true, opcode: f.Opcode, compressed: f.RSV1, fragments: 1, started: f.At}
 	}
 	s.begun = true
@@ -319,6 +309,19 @@ func (s *stream) enterMessage(f *Frame) *headerFault {
 	}
 	m.end = *f
 	return nil
+}
+
+// misplaced says that a data frame stands where it may not.
+func misplaced(rule string, f *Frame, detail string) *headerFault {
+	note := "FIN=0, opcode "
+	if f.Fin {
+		note = "FIN=1, opcode "
+	}
+	return &headerFault{rule, detail, [2]int{0, 1}, note + f.Opcode.String()}
+}
+
+func (m *message) unfinished() string {
+	return "the message that began in frame " + group(uint64(m.first.Index)) + " has not had its FIN frame"
 }
 
 // afterClose judges a frame that comes after this side's own Close.
