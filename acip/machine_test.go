@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,17 +125,29 @@ func meet(t *testing.T, client, server *end) (clientErr, serverErr error) {
 	return nil, nil
 }
 
+// passwordKey is acip.PasswordKey, once per password: it is slow on purpose.
+func passwordKey(s string) (*acip.Key, error) {
+	if k, ok := passwords.Load(s); ok {
+		return k.(*acip.Key), nil
+	}
+	k, err := acip.PasswordKey(s)
+	passwords.Store(s, k)
+	return k, err
+}
+
+var passwords sync.Map
+
 var transports = []acip.Transport{acip.WebSocket, acip.TCP}
 
 // R25: the C programs ignore password, key and allow-list on a WebSocket. One
 // table of who gets in, for both transports.
 func TestR25_SameAuthenticationOnEveryTransport(t *testing.T) {
 	mia, leo, host, other := identity(t, 1), identity(t, 2), identity(t, 3), identity(t, 4)
-	good, err := acip.PasswordKey(password)
+	good, err := passwordKey(password)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bad, err := acip.PasswordKey("another-password")
+	bad, err := passwordKey("another-password")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +217,7 @@ func TestR25_SameAuthenticationOnEveryTransport(t *testing.T) {
 
 // A server that does not know the password, but pretends to, is found out.
 func TestServerMustProveThePassword(t *testing.T) {
-	good, err := acip.PasswordKey(password)
+	good, err := passwordKey(password)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -256,7 +269,7 @@ func TestServerAnswersTheRecordedClient(t *testing.T) {
 		tcpKey  = "ea4c43d9a937df3ed911376747f598c77e01b62da779967c6fb42cac3168da38"
 		passKey = "ba7d19912dd3895115fb8444fe531afd900e8467b832f2a250d73fb314601356"
 	)
-	good, err := acip.PasswordKey(password)
+	good, err := passwordKey(password)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -336,7 +349,7 @@ func TestServerAnswersTheRecordedClient(t *testing.T) {
 
 // Our client understands everything that the C server sent.
 func TestClientTakesTheRecordedServer(t *testing.T) {
-	good, err := acip.PasswordKey(password)
+	good, err := passwordKey(password)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -447,7 +460,7 @@ func capabilities() acip.Packet {
 // packet is accepted once, in its place, and nowhere else: all packets at all
 // points of both handshakes.
 func TestR16_TheHandshakeIsStrict(t *testing.T) {
-	good, err := acip.PasswordKey(password)
+	good, err := passwordKey(password)
 	if err != nil {
 		t.Fatal(err)
 	}

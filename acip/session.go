@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -109,6 +110,8 @@ func (s *Session) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
+	// A goodbye may show first where something was to be sent.
+	err = ended(err)
 	s.ending.Store(true)
 	s.mu.Lock()
 	s.timer.Stop()
@@ -123,7 +126,7 @@ func (s *Session) Run(ctx context.Context) error {
 	}
 	if !writer {
 		// The peer may be the one who does not read; closing has ended the write.
-		if werr := <-written; err == nil {
+		if werr := ended(<-written); err == nil && !errors.Is(werr, net.ErrClosed) {
 			err = werr
 		}
 	}
@@ -183,7 +186,10 @@ func (s *Session) read() (err error) {
 	for {
 		chunk, err := s.conn.ReadChunk()
 		if err != nil {
-			return ended(err, r.Pending())
+			if n := r.Pending(); n > 0 {
+				return fmt.Errorf("%w: %d bytes into a packet (%v)", io.ErrUnexpectedEOF, n, err)
+			}
+			return err
 		}
 		s.bytes.Add(uint64(len(chunk)))
 		s.mu.Lock()
@@ -206,14 +212,10 @@ func (s *Session) read() (err error) {
 	}
 }
 
-// ended turns the end of the stream into the end of the session. A peer that
-// vanishes without a word, as C peers always do, has left.
-func ended(err error, pending int) error {
+// ended turns an orderly end of the connection into no error.
+func ended(err error) error {
 	var ce *ws.CloseError
-	if errors.As(err, &ce) && ce.Remote && (ce.Code == ws.CloseNormal || ce.Code == ws.CloseGoingAway || ce.Code == ws.CloseNoStatus) && pending == 0 {
-		return nil
-	}
-	if err == io.EOF && pending == 0 {
+	if errors.As(err, &ce) && ce.Remote && (ce.Code == ws.CloseNormal || ce.Code == ws.CloseGoingAway || ce.Code == ws.CloseNoStatus) || err == io.EOF {
 		return nil
 	}
 	return err
