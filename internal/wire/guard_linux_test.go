@@ -36,21 +36,22 @@ func TestKernelsStayWithinTheirMemory(t *testing.T) {
 	other := guarded(t)
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 
-	text := texts()["mixed"]
 	want := make([]byte, 300)
 	key := [4]byte{1, 2, 3, 4}
-	for _, l := range levels() {
-		for n := range 300 {
-			for _, p := range [][]byte{page[:n], page[len(page)-n:]} {
-				copy(p, text)
-				if got := validUTF8(l, p); got != utf8.Valid(p) {
-					t.Fatalf("%v: %d bytes valid: %v", l, n, got)
-				}
-				maskByte(key, want, p)
-				for _, dst := range [][]byte{other[:n], other[len(other)-n:], p} {
-					mask(l, keyOf(key), dst, p)
-					if !bytes.Equal(dst, want[:n]) {
-						t.Fatalf("%v: %d bytes masked wrongly", l, n)
+	for _, text := range texts() {
+		for _, l := range levels() {
+			for n := range 300 {
+				for _, p := range [][]byte{page[:n], page[len(page)-n:]} {
+					copy(p, text)
+					if got := validUTF8(l, p); got != utf8.Valid(p) {
+						t.Fatalf("%v: %d bytes valid: %v", l, n, got)
+					}
+					maskByte(key, want, p)
+					for _, dst := range [][]byte{other[:n], other[len(other)-n:], p} {
+						mask(l, keyOf(key), dst, p)
+						if !bytes.Equal(dst, want[:n]) {
+							t.Fatalf("%v: %d bytes masked wrongly", l, n)
+						}
 					}
 				}
 			}

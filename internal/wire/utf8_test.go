@@ -187,16 +187,33 @@ func TestUTF8EveryLengthAndAlignment(t *testing.T) {
 	}
 }
 
+// TestUTF8LeadAnywhereInASCII: a lead that ASCII follows shows only with the
+// byte after it, which may be the first of a vector, aligned or not.
+func TestUTF8LeadAnywhereInASCII(t *testing.T) {
+	buf := bytes.Repeat([]byte{'a'}, 1300+64)
+	for off := range 64 {
+		p := buf[off : off+1300]
+		for i := range p {
+			p[i] = 0xC3
+			for _, l := range vectors() {
+				checkUTF8(t, l, p, false)
+			}
+			p[i] = 'a'
+		}
+	}
+}
+
 // TestUTF8Long puts faults where the kernels are called again.
 func TestUTF8Long(t *testing.T) {
 	for _, unit := range []string{"a", "é", "中", "😀", "ab中"} {
-		n := 2*pieceMax + 3*utf8VectorMin
+		n := 2*pieceMax + 500
 		p := bytes.Repeat([]byte(unit), n/len(unit))
 		for _, l := range vectors() {
 			checkUTF8(t, l, p, true)
 			checkUTF8(t, l, p[:pieceMax/len(unit)*len(unit)], true)
-			for _, around := range []int{3, 64, 1024 + 64, pieceMax, 2 * pieceMax, len(p) - 4} {
-				for i := around - 3; i < around+4; i++ {
+			// A piece may end up to three bytes early, and the next one with it.
+			for _, around := range []int{8, pieceMax, 2 * pieceMax, len(p) - 8} {
+				for i := around - 8; i < around+8; i++ {
 					for _, b := range []byte{0xFF, 0xC0, 0xF5} { // nowhere valid
 						was := p[i]
 						p[i] = b
