@@ -328,7 +328,7 @@ func TestInflateAnyCut(t *testing.T) {
 					t.Fatalf("%s, takeover %t, %s: got %d bytes of %d, error %v", name, takeover, how, len(got), len(want), err)
 				}
 			}
-			for cut := 0; cut <= len(m); cut += 1 + len(m)*len(want)>>20 {
+			for cut := 0; cut <= len(m); cut += 1 + len(m)*len(want)>>18 {
 				first := true
 				got, err := inflateCut(&r, m, func() int {
 					if first {
@@ -348,7 +348,7 @@ func TestInflateAnyCut(t *testing.T) {
 				check(fmt.Sprintf("both by %d", n), got, err)
 			}
 			rnd := rand.New(rand.NewSource(1))
-			for range 20 {
+			for range 8 {
 				got, err := inflateCut(&r, m, func() int { return rnd.Intn(40) }, func() int { return rnd.Intn(400) })
 				check("at random", got, err)
 			}
