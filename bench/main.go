@@ -110,17 +110,15 @@ func run() error {
 	if *out == "" && full {
 		*out = "results/latest.json"
 	}
-	if *out == "" {
-		return nil
-	}
-	if old, err := readResults(*out); err == nil && !full {
-		if err := res.merge(old); err != nil {
+	if *out != "" {
+		if err := res.save(*out, full); err != nil {
 			return err
 		}
-	} else if err != nil && !os.IsNotExist(err) {
-		return err
 	}
-	return res.write(*out)
+	if n := res.failures(); n > 0 {
+		return fmt.Errorf("%d times a contender was left out of a cell, see above", n)
+	}
+	return nil
 }
 
 func split(s string) []string {

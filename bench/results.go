@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"runtime"
@@ -45,7 +46,7 @@ func newResults(sliceMS int64) *results {
 	for _, s := range suites() {
 		for _, c := range s.contenders {
 			for _, d := range info.Deps {
-				if d.Path == c.module {
+				if d.Path == c.module && c.name != ours {
 					r.Versions[c.name] = d.Version
 				}
 			}
@@ -94,9 +95,25 @@ func (r *results) merge(other *results) error {
 	return nil
 }
 
-// write saves the results, one contender's rounds a line.
+// save writes the results to the file, keeping what else is in it unless they
+// are complete.
+func (r *results) save(name string, complete bool) error {
+	if !complete {
+		old, err := readResults(name)
+		if err == nil {
+			err = r.merge(old)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return r.write(name)
+}
+
+// write puts the results into the file, one contender's rounds a line.
 func (r *results) write(name string) error {
-	for _, c := range r.Cells {
+	for i := range r.Cells {
+		c := &r.Cells[i]
 		c.Noise = round4(c.Noise)
 		for _, m := range c.Values {
 			for _, rounds := range m {
@@ -117,6 +134,15 @@ func (r *results) write(name string) error {
 		return err
 	}
 	return nil
+}
+
+// failures counts the contenders that were left out of a cell.
+func (r *results) failures() int {
+	n := 0
+	for _, c := range r.Cells {
+		n += len(c.Failed)
+	}
+	return n
 }
 
 // round4 keeps four significant digits: more would be noise.
