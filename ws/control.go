@@ -158,6 +158,7 @@ func (c *Conn) gotPing(payload []byte) {
 	if !w.control.push(payload) {
 		w.stats.pongsDropped++
 	}
+	c.r.owes = c.r.serving
 	c.owe(!c.r.serving)
 }
 

@@ -23,9 +23,10 @@ const directMin = readBufferSize
 type readSide struct {
 	lock    readLock
 	recv    proto.Receiver
-	serving bool       // a callback loop reads; set before the first read
-	ctx     handlerCtx // what a Handler is given
-	held    bool       // the receiver's clocks are stopped
+	ev      proto.Event // the latest
+	serving bool        // a callback loop reads; set before the first read
+	ctx     handlerCtx  // what a Handler is given
+	held    bool        // the receiver's clocks are stopped
 
 	early []byte                // arrived with the handshake, not yet used
 	in    []byte                // read, not yet consumed; part of buf or early
@@ -119,23 +120,23 @@ func (c *Conn) refuseRead() error {
 
 // next returns the next piece of a data message. Control frames are dealt with
 // on the way. Its payload is valid until the next call.
-func (c *Conn) next(ctx context.Context) (proto.Event, error) {
+func (c *Conn) next(ctx context.Context) (*proto.Event, error) {
 	r := &c.r
+	ev := &r.ev
 	for {
 		for len(r.in) > 0 {
-			ev, n, err := r.recv.Next(r.in)
+			n, err := r.recv.Step(ev, r.in)
 			r.in = r.in[n:]
 			if ev.FrameStart {
-				c.gotFrame(&ev)
+				c.gotFrame(ev)
 			}
 			if err != nil {
-				return ev, c.failRead(err)
+				return nil, c.failRead(err)
 			}
 			switch ev.Kind {
 			case proto.Data:
 				if ev.Last {
-					f := r.recv.Frame()
-					r.count.message(r.recv.Received(), f.Fragment)
+					r.count.message(r.recv.Received(), r.recv.Fragments())
 				}
 				return ev, nil
 			case proto.Ping:
@@ -143,17 +144,13 @@ func (c *Conn) next(ctx context.Context) (proto.Event, error) {
 			case proto.Pong:
 				c.gotPong(ev.Payload)
 			case proto.Close:
-				return ev, c.gotClose(ev.Code, string(ev.Payload))
+				return nil, c.gotClose(ev.Code, string(ev.Payload))
 			}
 		}
-		if r.serving {
-			c.flushReplies()
+		c.flushOwed()
+		if _, err := c.fill(ctx, nil); err != nil {
+			return nil, err
 		}
-		n, err := c.fill(ctx, nil)
-		if err != nil {
-			return proto.Event{}, err
-		}
-		_ = n
 	}
 }
 
@@ -161,7 +158,7 @@ func (c *Conn) next(ctx context.Context) (proto.Event, error) {
 func (c *Conn) gotFrame(ev *proto.Event) {
 	t := &c.r.count
 	t.frames++
-	if ev.Kind > proto.Data || c.r.recv.Frame().Opcode.Control() {
+	if ev.Kind != proto.Data { // a data frame is one at once, also without payload
 		t.control++
 	}
 	if trace := c.trace(); trace != nil && trace.Frame != nil {
@@ -171,23 +168,22 @@ func (c *Conn) gotFrame(ev *proto.Event) {
 
 // nextDirect reads payload of the current frame straight into dst, which is not
 // empty.
-func (c *Conn) nextDirect(ctx context.Context, dst []byte) (proto.Event, error) {
-	if want := c.r.recv.Want(); int64(len(dst)) > want {
+func (c *Conn) nextDirect(ctx context.Context, dst []byte) (*proto.Event, error) {
+	r := &c.r
+	if want := r.recv.Want(); int64(len(dst)) > want {
 		dst = dst[:want]
 	}
 	n, err := c.fill(ctx, dst)
 	if err != nil {
-		return proto.Event{}, err
+		return nil, err
 	}
-	ev, _, err := c.r.recv.Next(dst[:n])
-	if err != nil {
-		return ev, c.failRead(err)
+	if _, err := r.recv.Step(&r.ev, dst[:n]); err != nil {
+		return nil, c.failRead(err)
 	}
-	if ev.Last {
-		f := c.r.recv.Frame()
-		c.r.count.message(c.r.recv.Received(), f.Fragment)
+	if r.ev.Last {
+		r.count.message(r.recv.Received(), r.recv.Fragments())
 	}
-	return ev, nil
+	return &r.ev, nil
 }
 
 // fill reads the network once, into dst, or else into the read buffer, which
@@ -507,14 +503,14 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 		r.partial = nil
 	}
 	for {
-		var e proto.Event
+		e := ev
 		var err error
 		switch want := r.recv.Want(); {
 		case ev != nil:
-			e, ev = *ev, nil
+			ev = nil
 		case len(r.in) == 0 && want >= directMin && len(buf.b)-buf.base >= directMin/2 && !r.recv.Compressed():
 			if err = buf.roomDirect(c, want); err != nil {
-				return 0, 0, err
+				break
 			}
 			n := len(buf.b)
 			if e, err = c.nextDirect(ctx, buf.b[n:cap(buf.b)]); err == nil {
@@ -524,15 +520,13 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 		default:
 			e, err = c.next(ctx)
 		}
-		if err == nil && len(e.Payload) > 0 {
+		if err == nil && (len(e.Payload) > 0 || e.Compressed && e.Last) {
 			if !e.Compressed {
 				err = buf.room(c, len(e.Payload))
 			}
 			if err == nil {
-				buf.b, err = c.take(buf.b, buf.base, &e)
+				buf.b, err = c.take(buf.b, buf.base, e)
 			}
-		} else if err == nil && e.Compressed && e.Last {
-			buf.b, err = c.take(buf.b, buf.base, &e)
 		}
 		if err != nil {
 			c.uncharge()
@@ -621,7 +615,7 @@ func (c *Conn) NextReader(ctx context.Context) (*MessageReader, error) {
 		c.leaveRead(false)
 		return nil, err
 	}
-	m.ev, m.Type = ev, MessageType(ev.Opcode)
+	m.ev, m.Type = *ev, MessageType(ev.Opcode)
 	c.leaveRead(true)
 	return m, nil
 }
@@ -667,15 +661,18 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 		}
 		if len(m.ev.Payload) == 0 && !m.ev.Last {
 			if len(c.r.in) == 0 && len(p) >= directMin && c.r.recv.Want() >= directMin && !m.ev.Compressed {
-				m.ev, err = c.nextDirect(m.ctx, p)
-				n, m.ev.Payload = len(m.ev.Payload), nil
-				m.fin = m.ev.Last
+				var ev *proto.Event
+				if ev, err = c.nextDirect(m.ctx, p); err == nil {
+					n, m.fin = len(ev.Payload), ev.Last
+				}
 				break
 			}
-			if m.ev, err = c.next(m.ctx); err != nil {
-				m.ev = proto.Event{Kind: proto.Data}
+			ev, nextErr := c.next(m.ctx)
+			if nextErr != nil {
+				err = nextErr
 				break
 			}
+			m.ev = *ev
 		}
 	}
 	if err != nil {

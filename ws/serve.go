@@ -112,7 +112,7 @@ func (c *Conn) awaitInput(ctx context.Context) error {
 	if len(r.in) > 0 || len(r.early) > 0 || c.raw == nil || r.recv.Timed() {
 		return nil
 	}
-	c.flushReplies()
+	c.flushOwed()
 	r.publish()
 	r.dst, r.n, r.err, r.waitCtx = nil, 0, nil, ctx
 	err := c.raw.Read(r.try)
@@ -145,7 +145,7 @@ func (c *Conn) serveOne(ctx context.Context, h Handler, buf *messageBuffer) (*me
 			buf = messageBuffers.Get().(*messageBuffer)
 		}
 		buf.b = buf.b[:0]
-		if _, _, err := c.collect(ctx, buf, &ev); err != nil {
+		if _, _, err := c.collect(ctx, buf, ev); err != nil {
 			return buf, err
 		}
 		p = buf.b
@@ -153,6 +153,7 @@ func (c *Conn) serveOne(ctx context.Context, h Handler, buf *messageBuffer) (*me
 	more := len(r.in) > 0
 	if c.w.gathering.Load() != more {
 		c.w.gathering.Store(more)
+		r.owes = r.owes || more
 	}
 	r.lock.leave()
 	err = c.call(ctx, h, typ, p)
@@ -229,6 +230,15 @@ func (c *Conn) corkReply(op wire.Opcode, p []byte) error {
 	}
 	w.corked.cork(h, p)
 	return nil
+}
+
+// flushOwed is flushReplies where there can be something to send: a pong, or a
+// reply made while more input was at hand.
+func (c *Conn) flushOwed() {
+	if c.r.owes {
+		c.r.owes = false
+		c.flushReplies()
+	}
 }
 
 // flushReplies sends the replies that are held and the pongs that are owed.

@@ -160,27 +160,129 @@ func (r *Receiver) Partial() bool {
 //
 // An observer that must forward the bytes copies them first: Next unmasks.
 func (r *Receiver) Next(p []byte) (ev Event, n int, err error) {
+	n, err = r.Step(&ev, p)
+	return ev, n, err
+}
+
+// Step is Next with the event in the caller's memory.
+func (r *Receiver) Step(ev *Event, p []byte) (n int, err error) {
+	*ev = Event{}
 	if r.err != nil {
-		return ev, 0, r.err
+		return 0, r.err
 	}
 	if r.closed {
 		// RFC 6455, 1.4: after receiving a Close "any further data received is
 		// discarded".
 		r.offset += int64(len(p))
-		return ev, len(p), nil
+		return len(p), nil
 	}
 	if !r.inFrame {
+		if n = r.whole(ev, p); n > 0 {
+			return n, nil
+		}
 		if n = r.header(p); r.err != nil || !r.inFrame {
-			return ev, n, r.err
+			return n, r.err
 		}
 		ev.FrameStart = true
 	}
 	if r.frame.Opcode.Control() {
-		n += r.controlPayload(&ev, p[n:])
+		n += r.controlPayload(ev, p[n:])
 	} else {
-		n += r.dataPayload(&ev, p[n:])
+		n += r.dataPayload(ev, p[n:])
 	}
-	return ev, n, r.err
+	return n, r.err
+}
+
+// whole is the short way for nearly every frame: a data frame, not compressed,
+// all of it in p. It takes the frame if it breaks no rule and exceeds no limit,
+// and returns its length; anything else is left as it was, for the long way to
+// judge.
+func (r *Receiver) whole(ev *Event, p []byte) int {
+	if len(p) < 2 || r.headLen > 0 || r.packed && r.seq.open {
+		return 0
+	}
+	op, fin := wire.Opcode(p[0]&0x0f), p[0]&0x80 != 0
+	masked := p[1]&0x80 != 0
+	if p[0]&0x70 != 0 || op > wire.Binary || masked != (r.from == Client) {
+		return 0
+	}
+	n, at, form := int(p[1]&0x7f), 2, uint8(1)
+	if n == 126 && len(p) >= 4 {
+		n, at, form = int(p[2])<<8|int(p[3]), 4, 3
+		if n <= 125 {
+			return 0
+		}
+	} else if n >= 126 {
+		return 0
+	}
+	var key [4]byte
+	if masked {
+		if len(p) < at+4 {
+			return 0
+		}
+		key = [4]byte(p[at:])
+		at += 4
+	}
+	if len(p)-at < n {
+		return 0
+	}
+	frags, size, overhead, got := r.frags+1, r.size+int64(n), r.overhead, r.got+int64(n)
+	if op != wire.Continuation {
+		frags, size, overhead, got = 1, int64(n), 0, int64(n)
+	}
+	if n < FrameCost && !fin {
+		overhead += FrameCost - int64(n)
+	}
+	lim := r.lim
+	if lim.MessageSize > 0 && (size > lim.MessageSize || size+overhead > max(lim.MessageSize, FrameBudgetMin)) ||
+		lim.MessageSize <= 0 && overhead > FrameCost*FrameBudgetMin ||
+		lim.Fragments > 0 && frags > lim.Fragments {
+		return 0
+	}
+	seq := r.seq
+	if seq.step(op, fin) != "" {
+		return 0
+	}
+	payload := p[at : at+n]
+	if masked {
+		wire.Mask(key, payload)
+	}
+	typ := op
+	if op == wire.Continuation {
+		typ = r.opcode
+	}
+	if typ == wire.Text {
+		ok := false
+		if op != wire.Continuation && fin {
+			ok = wire.ValidUTF8(payload)
+		} else {
+			text := r.text
+			if op != wire.Continuation {
+				text.Reset()
+			}
+			if ok = text.Next(payload) < 0 && (!fin || text.Complete()); ok {
+				r.text = text
+			}
+		}
+		if !ok {
+			wire.Mask(key, payload) // as it came
+			return 0
+		}
+	}
+	r.index++
+	if op != wire.Continuation {
+		r.first, r.opcode, r.packed = r.index, op, false
+	}
+	r.seq, r.frags, r.size, r.overhead, r.got, r.begun = seq, frags, size, overhead, got, true
+	if fin {
+		r.lastFin = r.index
+	}
+	f := &r.frame
+	f.Header = wire.Header{Fin: fin, Masked: masked, Opcode: op, LengthForm: form, Key: key, Length: uint64(n)}
+	f.Dir, f.Index, f.Offset, f.Fragment = In, r.index, r.offset, frags
+	r.offset += int64(at + n)
+	ev.Kind, ev.Opcode, ev.FrameStart, ev.First, ev.Last, ev.Payload = Data, typ, true, op != wire.Continuation, fin, payload
+	return at + n
 }
 
 // header takes header bytes from p and returns how many. When the header is
