@@ -92,10 +92,12 @@ const (
 )
 
 // An Inspector judges one connection. It does no I/O, asks for no time and
-// keeps no payload; its memory is bounded, about 5 KiB, and 40 KiB more for
-// each direction that sends compressed messages. An Inspector is used by one goroutine at
-// a time: give it the bytes of both directions in the order in which they were
-// seen.
+// keeps no payload. Its memory is bounded: about 10 KiB and 40 KiB more for
+// each direction that sends compressed messages, up to 64 KiB a direction while
+// an HTTP head is incomplete, and half a KiB and the history for each finding.
+//
+// An Inspector is used by one goroutine at a time: give it the bytes of both
+// directions in the order in which they were seen.
 type Inspector struct {
 	opts     Options
 	streams  [2]stream // client's, server's

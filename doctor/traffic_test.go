@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	connections = flag.Int("connections", 20000, "how many generated legal connections the doctor must find nothing in")
+	connections = flag.Int("connections", legalConnections, "how many generated legal connections the doctor must find nothing in")
 	firstSeed   = flag.Uint64("seed", 1, "seed of the first generated connection")
 )
 
