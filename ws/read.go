@@ -27,6 +27,7 @@ type readSide struct {
 	serving bool        // a callback loop reads; set before the first read
 	ctx     handlerCtx  // what a Handler is given
 	held    bool        // the receiver's clocks are stopped
+	owes    bool        // a callback loop may have something to send before it waits
 
 	early []byte                // arrived with the handshake, not yet used
 	in    []byte                // read, not yet consumed; part of buf or early
