@@ -8,6 +8,7 @@ package term
 
 import (
 	"bytes"
+	"image/color"
 	"unicode/utf8"
 )
 
@@ -215,4 +216,47 @@ func Size(frame []byte) (cols, rows int) {
 		cols = max(cols, x)
 	}
 	return cols, rows
+}
+
+// RGBA returns the colour as most terminals show it; def stands for the
+// default.
+func (c Color) RGBA(def color.RGBA) color.RGBA {
+	switch {
+	case c == 0:
+		return def
+	case c&truecolor != 0:
+		return color.RGBA{uint8(c >> 16), uint8(c >> 8), uint8(c), 0xff}
+	}
+	n := int(c & 0xff)
+	switch {
+	case n < 16: // as xterm
+		v := uint8(0xcd)
+		if n >= 8 {
+			v = 0xff
+		}
+		on := func(bit int) uint8 {
+			if n>>bit&1 != 0 {
+				return v
+			}
+			return 0
+		}
+		switch n {
+		case 7:
+			return color.RGBA{0xe5, 0xe5, 0xe5, 0xff}
+		case 8:
+			return color.RGBA{0x7f, 0x7f, 0x7f, 0xff}
+		}
+		return color.RGBA{on(0), on(1), on(2), 0xff}
+	case n < 232:
+		level := func(i int) uint8 {
+			if i == 0 {
+				return 0
+			}
+			return uint8(55 + 40*i)
+		}
+		n -= 16
+		return color.RGBA{level(n / 36), level(n / 6 % 6), level(n % 6), 0xff}
+	}
+	v := uint8(8 + 10*(n-232))
+	return color.RGBA{v, v, v, 0xff}
 }

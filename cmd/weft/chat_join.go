@@ -26,6 +26,8 @@ import (
 const (
 	// The size of a picture when there is no terminal, as of the C client.
 	chatCols, chatRows = 110, 70
+	// farewellTimeout is how long a user who leaves waits for the goodbye.
+	farewellTimeout = 500 * time.Millisecond
 )
 
 // lookFlags say what the picture is to look like.
@@ -448,21 +450,25 @@ func (f *joinFlags) call(ctx context.Context, cfg chat.ClientConfig) (err error)
 	}
 	guard(func() error { return ui.keys(ctx, os.Stdin) })
 	guard(func() error { return ui.draw(ctx, out, f.width > 0 || f.height > 0) })
-	guard(func() error { return f.stay(ctx, cfg, ui) })
+	stayed := make(chan struct{})
+	guard(func() error {
+		defer close(stayed)
+		return f.stay(ctx, cfg, ui)
+	})
 	select {
 	case err = <-work:
 	case <-ctx.Done():
 	}
-	cancel(acip.ErrLeave)
 	ui.mu.Lock()
 	c := ui.client
 	ui.mu.Unlock()
 	if c != nil {
 		c.Leave()
-		select { // the closing handshake, if it is quick
-		case <-work:
-		case <-time.After(500 * time.Millisecond):
-		}
+	}
+	cancel(acip.ErrLeave)
+	select { // for the closing handshake, if it is quick
+	case <-stayed:
+	case <-time.After(farewellTimeout):
 	}
 	if errors.Is(err, acip.ErrLeave) || errors.Is(err, context.Canceled) {
 		return nil
