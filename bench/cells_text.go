@@ -18,8 +18,10 @@ var textCells = []*cell{{
 	only: []string{"weft", "gorilla", "coder", "gobwas", "gws", "nbio"},
 	run: func(t *trial) (sample, error) {
 		out := sample{}
-		for name, op := range map[string]load.Opcode{"text": load.Text, "binary": load.Binary} {
-			msg := load.AppendFrame(nil, load.Frame{Opcode: op, Fin: true, Masked: true}, mixed(64_000))
+		// Text comes last, so that a profile shows it.
+		for _, kind := range []load.Opcode{load.Binary, load.Text} {
+			name := map[load.Opcode]string{load.Binary: "binary", load.Text: "text"}[kind]
+			msg := load.AppendFrame(nil, load.Frame{Opcode: kind, Fin: true, Masked: true}, mixed(64_000))
 			u, l, err := t.echoOn(4, load.Repeat(msg, 2), 2)
 			if err != nil {
 				return nil, err
