@@ -13,6 +13,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -49,6 +50,10 @@ type Options struct {
 	// 9728) that 401 answers name. May be empty.
 	ResourceMetadata string
 
+	// ResumeGrace is how long the session of a client that asked for it
+	// outlives a lost connection. Zero: 2 minutes; negative: not at all.
+	ResumeGrace time.Duration
+
 	// NoMerged switches off the merged endpoint: /mcp, with the tools of all
 	// servers under names of the form SERVER__TOOL.
 	NoMerged bool
@@ -56,7 +61,10 @@ type Options struct {
 	Logger *slog.Logger // nil: slog.Default()
 }
 
-const defaultPerAddress = 64
+const (
+	defaultPerAddress  = 64
+	defaultResumeGrace = 2 * time.Minute
+)
 
 // A Gateway is an http.Handler for /mcp/NAME, /mcp/ws, /mcp and /mcp/ticket. All its
 // methods may be called from any goroutine.
@@ -76,6 +84,7 @@ type Gateway struct {
 	addresses map[string]int
 	persons   map[string]int
 	sessions  sync.WaitGroup
+	resumable map[[sha256.Size]byte]*session // by the hash of the resume token
 	closes    map[ws.CloseCode]int64
 	past      ws.Stats
 	accepted  int64
@@ -85,7 +94,8 @@ type Gateway struct {
 // New returns a Gateway without routes.
 func New(opts Options) *Gateway {
 	g := &Gateway{opts: opts, log: opts.Logger, stop: make(chan struct{}), routes: map[string]*route{},
-		addresses: map[string]int{}, persons: map[string]int{}, closes: map[ws.CloseCode]int64{}, refusals: map[int]int64{}}
+		addresses: map[string]int{}, persons: map[string]int{}, closes: map[ws.CloseCode]int64{}, refusals: map[int]int64{},
+		resumable: map[[sha256.Size]byte]*session{}}
 	if g.log == nil {
 		g.log = slog.Default()
 	}
@@ -99,6 +109,9 @@ func New(opts Options) *Gateway {
 		case *v < 0:
 			*v = 0
 		}
+	}
+	if g.opts.ResumeGrace == 0 {
+		g.opts.ResumeGrace = defaultResumeGrace
 	}
 	limit(&g.opts.ConnectionsMax, mcpws.DefaultConns)
 	limit(&g.opts.PerAddressMax, defaultPerAddress)
@@ -236,11 +249,24 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	opts := g.opts.Accept
 	var rt *route
 	var s *session
+	var again bool // s is resumed
+	var has uint64
 	opts.ChooseSubprotocol = func(r *http.Request, offered []string) (string, error) {
 		// Method, Host and Origin have been judged by now.
 		var err error
-		if s, err = g.admit(r, offered, name); err != nil {
+		req := mcpws.ParseResume(offered)
+		if has = req.Received; req.Token != "" {
+			s, err = g.comeBack(r, offered, name, req.Token, req.Received)
+			again = true
+		} else {
+			s, err = g.admit(r, offered, name)
+		}
+		if err != nil {
 			return "", err
+		}
+		if req.Wanted && !again && g.opts.ResumeGrace > 0 {
+			s.replay = mcpws.NewReplay(replayMax)
+			g.chosenToken(s, req.Secret)
 		}
 		rt = s.route
 		if slices.Contains(offered, mcpws.Subprotocol) {
@@ -255,6 +281,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	_, err := ws.Serve(w, r, &opts, ws.Handler{
 		Open: func(_ context.Context, c *ws.Conn) error {
+			if again {
+				g.log.Info("session resumed", "session", s.caller.Session, "route", rt.Name, "remote", s.remote)
+				return s.resume(c, has)
+			}
 			g.log.Info("session opened", "session", s.caller.Session, "route", rt.Name, "principal", s.ident.Principal, "remote", s.remote)
 			return s.attach(c)
 		},
@@ -263,8 +293,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		},
 		Closed: func(c *ws.Conn, err error) {
 			g.count(c)
-			g.log.Info("session closed", "session", s.caller.Session, "route", rt.Name, "err", err)
-			s.detached(err)
+			g.log.Info("connection closed", "session", s.caller.Session, "route", rt.Name, "err", err)
+			s.detached(c, err)
 		},
 	})
 	if err != nil {
@@ -276,7 +306,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
 		g.refusals[status]++
 		g.mu.Unlock()
-		if s != nil { // admitted, but the upgrade failed
+		if s != nil && !again { // admitted, but the upgrade failed
 			s.end()
 		}
 	}
@@ -352,6 +382,87 @@ func (g *Gateway) admit(r *http.Request, offered []string, name string) (*sessio
 		return nil, err
 	}
 	return s, nil
+}
+
+// comeBack finds the session that a client resumes.
+func (g *Gateway) comeBack(r *http.Request, offered []string, name, token string, received uint64) (*session, error) {
+	if g.draining.Load() {
+		return nil, later("the gateway is shutting down")
+	}
+	ident, err := g.opts.Auth.Authenticate(r, offered)
+	if err != nil {
+		he := refusal(http.StatusUnauthorized, "%v", err)
+		he.Header = http.Header{"Www-Authenticate": {g.challenge()}}
+		return nil, he
+	}
+	key := sha256.Sum256([]byte(token))
+	g.mu.Lock()
+	s := g.resumable[key]
+	// A token is no identity: with another principal it is worth nothing.
+	if s != nil && s.ident.Principal != ident.Principal {
+		g.mu.Unlock()
+		return nil, refusal(http.StatusForbidden, "the session belongs to somebody else")
+	}
+	if s != nil {
+		s.used = key
+	}
+	g.mu.Unlock()
+	if s == nil || s.route != g.find(name) {
+		return nil, refusal(http.StatusGone, "there is no session to resume with this token; begin a new one")
+	}
+	s.evict()
+	if !s.replay.Can(received) {
+		s.end()
+		return nil, refusal(http.StatusGone, "the messages after number %d are not kept any more; begin a new session", received)
+	}
+	return s, nil
+}
+
+// resumeToken makes the token for the next time that the session is resumed.
+// The one before stays good until the client is known to have the new one: a
+// connection may be cut before the token arrives.
+func (g *Gateway) resumeToken(s *session) string {
+	token := NewSecret()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, k := range s.keys {
+		if k != s.used {
+			delete(g.resumable, k)
+		}
+	}
+	s.keys = [2][sha256.Size]byte{s.used, sha256.Sum256([]byte(token))}
+	g.resumable[s.keys[1]] = s
+	return token
+}
+
+// chosenToken makes a secret of the client's the first token of its session.
+func (g *Gateway) chosenToken(s *session, secret string) {
+	key := sha256.Sum256([]byte(secret))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if secret == "" || g.resumable[key] != nil {
+		return
+	}
+	s.used = key
+	g.resumable[key] = s
+}
+
+// confirmToken uses up the tokens before the newest.
+func (g *Gateway) confirmToken(s *session, newest [sha256.Size]byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.keys[1] == newest {
+		delete(g.resumable, s.keys[0])
+	}
+}
+
+func (g *Gateway) forgetToken(s *session) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, k := range s.keys {
+		delete(g.resumable, k)
+	}
+	delete(g.resumable, s.used)
 }
 
 // left gives a session's place back.

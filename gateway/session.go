@@ -3,7 +3,10 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -41,7 +44,22 @@ type session struct {
 	queued atomic.Int64
 	slow   atomic.Bool
 	room   chan struct{} // signalled when the queue shrinks below the limit
+
+	// A session that can be resumed sends through replay and outlives its
+	// connection by the grace period.
+	replay *mcpws.Replay        // nil: it cannot
+	final  bool                 // ended on purpose: not to be resumed; under mu
+	grace  *time.Timer          // under mu
+	moving bool                 // the client has come back on another connection; under mu
+	used   [sha256.Size]byte    // hash of the token that the present connection began with; under Gateway.mu
+	keys   [2][sha256.Size]byte // hashes of the last resume tokens, the newest last; under Gateway.mu
+	out    chan struct{}        // closed when the present connection's handler is done; under mu
 }
+
+// replayMax is how many bytes of messages are kept for a client that may come
+// back. A server of its own waits when it is reached; a shared one cannot wait,
+// so the session ends.
+const replayMax = 4 << 20
 
 const (
 	// queueSoft is how many bytes may wait for a client before its requests
@@ -66,12 +84,18 @@ func newSession(g *Gateway, rt *route, caller Caller, remote string, ident Ident
 func (s *session) attach(c *ws.Conn) error {
 	s.mu.Lock()
 	s.conn = c
+	s.out = make(chan struct{})
 	if !s.ident.Expires.IsZero() {
 		s.expiry = time.AfterFunc(time.Until(s.ident.Expires), func() {
 			s.End(ws.ClosePolicyViolation, "the credential has expired; connect again with a new one")
 		})
 	}
 	s.mu.Unlock()
+	if s.replay != nil {
+		if err := s.announce(c, 0); err != nil {
+			return err
+		}
+	}
 	if s.route.Isolation == Shared {
 		return nil // which of them is known with the first request
 	}
@@ -82,6 +106,61 @@ func (s *session) attach(c *ws.Conn) error {
 		return closeError(ws.CloseServiceRestart, err.Error())
 	}
 	return s.bind(h)
+}
+
+// announce tells the client how it can resume the session, and continues with
+// what it has not received yet.
+func (s *session) announce(c *ws.Conn, has uint64) error {
+	token := s.g.resumeToken(s)
+	note, err := json.Marshal(mcpws.SessionNote{Session: s.caller.Session, Resume: token,
+		Received: s.received.Load(), Grace: int(s.g.opts.ResumeGrace / time.Second)})
+	if err != nil {
+		return err
+	}
+	msg := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":%q,"params":%s}`, mcpws.SessionMethod, note)
+	if err := c.WriteMessage(context.Background(), ws.Text, msg); err != nil {
+		return err
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		if _, err := c.Ping(ctx); err == nil {
+			s.g.confirmToken(s, sha256.Sum256([]byte(token)))
+		}
+	}()
+	return s.replay.Attach(c, has)
+}
+
+// resume takes the session's place on a new connection.
+func (s *session) resume(c *ws.Conn, has uint64) error {
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return closeError(ws.CloseTryAgainLater, "the session has ended")
+	}
+	if s.grace != nil {
+		s.grace.Stop()
+		s.grace = nil
+	}
+	s.conn, s.moving = c, false
+	s.out = make(chan struct{})
+	s.mu.Unlock()
+	return s.announce(c, has)
+}
+
+// evict ends the connection that the session still has, since its client has
+// come back on another one, and waits until nothing of it is being handled.
+func (s *session) evict() {
+	s.mu.Lock()
+	c, out := s.conn, s.out
+	s.moving = c != nil
+	s.mu.Unlock()
+	if c != nil {
+		_ = c.CloseNow()
+	}
+	if out != nil {
+		<-out // a message in the middle of being handled is counted
+	}
 }
 
 func (s *session) bind(h *hub) error {
@@ -196,16 +275,19 @@ func (s *session) batches() bool {
 // deliver sends a message to the client and waits until the wire has it: the
 // backpressure of a server that belongs to one client.
 func (s *session) deliver(msg []byte) {
+	if s.replay != nil {
+		if s.replay.Send(s.ending(msg), true) {
+			s.sent.Add(1)
+		}
+		return
+	}
 	s.mu.Lock()
 	c := s.conn
 	s.mu.Unlock()
 	if c == nil {
 		return
 	}
-	if s.recv.Newline() {
-		msg = append(msg, '\n')
-	}
-	if err := c.WriteMessage(context.Background(), ws.Text, msg); err != nil {
+	if err := c.WriteMessage(context.Background(), ws.Text, s.ending(msg)); err != nil {
 		return // the end of the connection is told elsewhere
 	}
 	s.sent.Add(1)
@@ -213,16 +295,21 @@ func (s *session) deliver(msg []byte) {
 
 // enqueue is deliver for shared servers: it does not wait.
 func (s *session) enqueue(msg []byte) {
+	if s.replay != nil {
+		if s.replay.Send(s.ending(msg), false) {
+			s.sent.Add(1)
+			return
+		}
+		go s.End(ws.CloseTryAgainLater, "too many unread answers")
+		return
+	}
 	s.mu.Lock()
 	c := s.conn
 	s.mu.Unlock()
 	if c == nil {
 		return
 	}
-	data := bytes.Clone(msg)
-	if s.recv.Newline() {
-		data = append(data, '\n')
-	}
+	data := s.ending(bytes.Clone(msg))
 	n := int64(len(data))
 	total := s.queued.Add(n)
 	switch {
@@ -252,8 +339,45 @@ func (s *session) enqueue(msg []byte) {
 	}
 }
 
-// detached is called when the connection has ended.
-func (s *session) detached(error) { s.end() }
+// ending adds the line feed of clients that want one.
+func (s *session) ending(msg []byte) []byte {
+	if s.recv.Newline() {
+		return append(msg, '\n')
+	}
+	return msg
+}
+
+// detached is called when a connection has ended and nothing of it is being
+// handled any more.
+func (s *session) detached(c *ws.Conn, err error) {
+	s.mu.Lock()
+	if s.conn != c {
+		s.mu.Unlock()
+		return
+	}
+	out := s.out
+	if s.replay == nil || s.final || s.ended || !s.moving && !lost(err) || s.g.draining.Load() {
+		s.mu.Unlock()
+		s.end()
+		close(out)
+		return
+	}
+	s.conn, s.out = nil, nil
+	s.replay.Detach()
+	s.grace = time.AfterFunc(s.g.opts.ResumeGrace, s.end)
+	s.mu.Unlock()
+	close(out)
+}
+
+// lost reports whether a connection ended without either side meaning to end
+// the session: without a Close, or because no pong came.
+func lost(err error) bool {
+	var ce *ws.CloseError
+	if !errors.As(err, &ce) {
+		return true
+	}
+	return ce.Code == ws.CloseAbnormal || ce.Code == ws.CloseGoingAway && !ce.Remote
+}
 
 // end releases everything the session holds.
 func (s *session) end() {
@@ -265,6 +389,13 @@ func (s *session) end() {
 	s.ended = true
 	h, p := s.hub, s.port
 	s.conn = nil
+	if s.grace != nil {
+		s.grace.Stop()
+	}
+	if s.replay != nil {
+		s.replay.Close()
+		s.g.forgetToken(s)
+	}
 	if s.expiry != nil {
 		s.expiry.Stop()
 	}
@@ -322,6 +453,7 @@ func (s *session) Send(msg []byte) error {
 func (s *session) End(code ws.CloseCode, reason string) {
 	s.mu.Lock()
 	c := s.conn
+	s.final = true
 	s.mu.Unlock()
 	if c != nil {
 		go func() { _ = c.Close(code, reason) }()

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
@@ -28,7 +29,8 @@ const unreadMax = 1 << 20
 // normalises strings. So the ids of the peer's requests are replaced by
 // numbers of ours on the way in and put back on the way out.
 type conn struct {
-	ws      *ws.Conn
+	ws      *ws.Conn // nil: link
+	link    *Link
 	opts    Options
 	extra   *mcp.RequestExtra // of every request; server side
 	session string
@@ -82,6 +84,16 @@ func (c *conn) batches() bool {
 // answered here: an error of Read would end the session.
 func (c *conn) Read(ctx context.Context) (jsonrpc.Message, error) {
 	for len(c.queue) == 0 {
+		if c.link != nil {
+			raw, err := c.link.Read(ctx)
+			if err == nil {
+				err = c.recv.Take(time.Now(), ws.Text, raw, c.take)
+			}
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err := c.waitForReader(ctx); err != nil {
 			return nil, err
 		}
@@ -278,6 +290,9 @@ func (c *conn) named(num []byte) (foreign, bool) {
 }
 
 func (c *conn) write(ctx context.Context, raw []byte) error {
+	if c.link != nil {
+		return c.link.Write(ctx, raw)
+	}
 	if c.recv.Newline() {
 		raw = append(raw, '\n')
 	}
@@ -297,6 +312,9 @@ func (c *conn) write(ctx context.Context, raw []byte) error {
 
 // Close closes the connection with 1000.
 func (c *conn) Close() error {
+	if c.link != nil {
+		return c.link.Close()
+	}
 	err := c.ws.Close(ws.CloseNormal, "")
 	if c.ws.Err() != nil {
 		return nil // it had ended before

@@ -25,6 +25,7 @@ const Subprotocol = "mcp"
 const (
 	DefaultMessageMax = 16 << 20         // bytes of a message, then close 1009
 	DefaultKeepAlive  = 30 * time.Second // between pings
+	DefaultPong       = 60 * time.Second // for a pong: two intervals without one close 1001
 	DefaultIdle       = 5 * time.Minute  // without any frame, then close 1008
 	DefaultConns      = 1000             // connections of a Handler
 	DefaultCallsMax   = 256              // requests of one peer in flight
@@ -98,6 +99,9 @@ func Defaults(cfg ws.Config) ws.Config {
 	}
 	if cfg.KeepAlive == 0 {
 		cfg.KeepAlive = DefaultKeepAlive
+	}
+	if cfg.PongTimeout == 0 {
+		cfg.PongTimeout = DefaultPong
 	}
 	if cfg.IdleTimeout == 0 {
 		cfg.IdleTimeout = DefaultIdle

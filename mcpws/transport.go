@@ -27,11 +27,26 @@ type ClientTransport struct {
 	// package's defaults.
 	Dial *ws.DialOptions
 
+	// Reconnect, if not nil, makes the session survive lost connections: see
+	// [Link]. Its Token and Dial are those of the transport.
+	Reconnect *LinkOptions
+
 	Options Options
 }
 
 // Connect dials the server.
 func (t *ClientTransport) Connect(ctx context.Context) (mcp.Connection, error) {
+	if t.Reconnect != nil {
+		o := *t.Reconnect
+		o.Token, o.Dial, o.Dialect = t.Token, t.Dial, t.Options.Dialect
+		l, err := OpenLink(ctx, t.URL, &o)
+		if err != nil {
+			return nil, err
+		}
+		c := newConn(nil, t.Options, DefaultMessageMax, nil)
+		c.link = l
+		return c, nil
+	}
 	var o ws.DialOptions
 	if t.Dial != nil {
 		o = *t.Dial
