@@ -144,7 +144,7 @@ func TestCrashTrace(t *testing.T) {
     #2  CONT    FIN=1  4 096   nothing to continue
 
     001008  80 fe 10 00 9d 02 c4 6e  …
-            ^^ FIN=1, opcode CONT
+            ^^ FIN=1, opcode 0 (CONT)
 
 hint: frame 1 looks like the first piece of a message that was cut into pieces of 4 096 bytes by hand, but it was sent with FIN=1: every piece but the last needs FIN=0; or two writers share this connection without a lock
 `

@@ -71,8 +71,8 @@ func (in *Inspector) ponged(s *stream, p []byte) {
 			continue
 		}
 		// The sender of something too long learns from the pong that the
-		// receiver has read past it.
-		if o := &s.peer.overLimit; o.armed() && l.waiting[i].frame.Index > o.frame.Index {
+		// receiver has read past it. An empty pong may be a heartbeat.
+		if o := &s.peer.overLimit; o.armed() && l.waiting[i].frame.Index > o.frame.Index && len(p) > 0 {
 			in.readOn(s.peer, "it answered a later ping", in.now)
 		}
 		for _, w := range l.waiting[:i] {
@@ -195,17 +195,10 @@ func (in *Inspector) closing(s *stream, body []byte) {
 		s.closeCode = CloseCode(body[0])<<8 | CloseCode(body[1])
 	}
 	peer := s.peer
-	if o := &peer.overLimit; o.armed() {
-		if peer.closed && s.closeCode != wire.CloseMessageTooBig {
-			in.readOn(peer, "it went on to answer a Close", in.now)
-		}
-		o.done = true
-	}
+	// This Close need not be an answer, even if the peer's came first: they may
+	// have crossed. So it says nothing about what s has read.
+	peer.overLimit.done = true
 	if peer.closed {
-		// s has read everything up to the Close, so also the ping.
-		if l := &peer.pings; l.odd && len(l.waiting) > 0 {
-			in.noPong(peer, in.now, "")
-		}
 		in.both = in.now
 		if in.opts.CloseTime > 0 && in.streams[1].end == capture.Open {
 			in.arm(in.now.Add(in.opts.CloseTime))
@@ -214,21 +207,16 @@ func (in *Inspector) closing(s *stream, body []byte) {
 		in.unjustClose(s)
 	}
 	// 5.5.2: a ping is answered "unless it already received a Close frame", and
-	// who has sent one is not expected to go on. A pong that did not fit is kept
-	// in mind until the peer answers the Close.
-	peer.pings.clear()
-	if !s.pings.odd || peer.closed {
-		s.pings.clear()
-	}
+	// who has sent one is not expected to go on.
+	in.cancelPings(s)
 }
 
 // unjustClose judges a side that fails the connection with 1002 just after it
 // was sent fragments, though its peer has done nothing wrong.
 //
-// RFC 6455, 5.4: "Control frames MAY be injected in the middle of a fragmented
-// message", and "an endpoint MUST be capable of handling control frames in the
-// middle of a fragmented message" and "MUST support receiving both fragmented
-// and unfragmented messages" in the words of 5.4's list.
+// RFC 6455, 5.4: "An endpoint MUST be capable of handling control frames in the
+// middle of a fragmented message." And: "Clients and servers MUST support
+// receiving both fragmented and unfragmented messages."
 func (in *Inspector) unjustClose(s *stream) {
 	peer := s.peer
 	m := &peer.message
@@ -299,7 +287,7 @@ func (in *Inspector) nextTimer() (at time.Time, fire func()) {
 		s := &in.streams[i]
 		peer := s.peer
 		alive := s.end == capture.Open && peer.end == capture.Open
-		if len(s.pings.waiting) > 0 && in.opts.PongTime > 0 && alive && !s.closed {
+		if len(s.pings.waiting) > 0 && in.opts.PongTime > 0 && alive {
 			t := s.pings.waiting[0].frame.At.Add(in.opts.PongTime)
 			consider(t, func() {
 				in.noPong(s, t, fmt.Sprintf("no pong within %v, and none to a later ping either", in.opts.PongTime))

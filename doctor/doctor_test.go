@@ -158,7 +158,7 @@ func TestText(t *testing.T) {
     #4  CONT    FIN=1  16 384   nothing to continue
 
     018021  80 fe 40 00 1c 9a 77 02  …
-            ^^ FIN=1, opcode CONT
+            ^^ FIN=1, opcode 0 (CONT)
 
 hint: the sender ended a message too early, or two writers share this connection without a lock
 `},
@@ -231,7 +231,7 @@ hint: binary data was sent as a text message, or text in another encoding than U
     #2  PONG   FIN=1  1   after the Close
 
     000004  8a 01  …
-            ^^ opcode PONG
+            ^^ opcode 10 (PONG)
 `},
 		{"header cut", doctor.Options{}, func(in *doctor.Inspector) {
 			in.Write(capture.Server, time.Time{}, []byte{0x82, 0x7e, 0x01})
@@ -601,7 +601,8 @@ func TestEnds(t *testing.T) {
 		{"ctext=123456 s+=4s sclose=1009", ""},
 		{"cping=a ctext=123456 spong=a s+=1s sclose=1009", ""},
 		{"ctext=123456 cping=a spong=a sclose=1009", "FR-14"},
-		{"ctext=123456 cclose=1000 sclose=1000", "FR-14"},
+		{"ctext=123456 cping= spong= sclose=1009", ""},
+		{"ctext=123456 cclose=1000 sclose=1000", ""}, // the Close frames may have crossed
 		{"ctext=123456 cclose=1000 sclose=1009", ""},
 		{"sbegin=123 slast=456 c+=6s ctext=ok", "MS-07"},
 		{"sbegin=123 slast=45 c+=6s ctext=ok", ""},
@@ -644,7 +645,7 @@ func TestPings(t *testing.T) {
 		{"cping= cping= spong= spong= c+=1h", ""},
 		{"cping=a spong=b c+=31s", "CT-02"},
 		{"cping=a spong=b spong=a c+=31s", ""},
-		{"cping=a spong=b cclose=1000 sclose=1000", "CT-02"},
+		{"cping=a spong=b cclose=1000 sclose=1000", ""}, // the Close frames may have crossed
 		{"cping=a spong=b sclose=1000 cclose=1000", ""},
 		{"cping=a cclose=1000 sclose=1000", ""},
 		{"cping=a cclose=1000 c+=1h", ""},

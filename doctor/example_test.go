@@ -27,7 +27,7 @@ func ExampleInspector() {
 	//     #2  CONT  FIN=1  6   nothing to continue
 	//
 	//     000007  80 06  …
-	//             ^^ FIN=1, opcode CONT
+	//             ^^ FIN=1, opcode 0 (CONT)
 	//
 	// hint: the sender ended a message too early, or two writers share this connection without a lock
 }

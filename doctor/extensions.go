@@ -256,8 +256,8 @@ func (j *judge) negotiated(r *request, f []field) {
 		twice := slices.ContainsFunc(list[:i], func(o extension) bool { return o.name == e.name })
 		switch {
 		case !offered:
-			// 9.1: the server "MUST NOT" accept what was not offered, and
-			// 4.1 has the client fail the connection.
+			// RFC 6455, 4.1: a client that is answered with "an extension that was
+			// not present in the client's handshake" fails the connection.
 			j.say("HR-06", &f[0], 0, fmt.Sprintf("the client did not offer %.40s", e.name))
 		case twice:
 			j.say("HR-06", &f[0], 0, fmt.Sprintf("%.40s is activated twice", e.name))
@@ -308,8 +308,8 @@ func (j *judge) deflate(r *request, e extension, f *field, offered bool) {
 
 // mismatch lists how a response fails to fit a valid offer.
 func mismatch(offer, response extension) (out []deflateFault) {
-	// 7.1.2.2: without the parameter in the offer the server "MUST NOT include"
-	// it; with a value, the response's is "equal to or smaller".
+	// 7.1.2.2: if the offer does not have the parameter, the response "MUST NOT
+	// include" it. A value in the offer is a bound for that in the response.
 	if got, ok := response.get("client_max_window_bits"); ok {
 		want, offered := offer.get("client_max_window_bits")
 		if !offered {
@@ -318,8 +318,8 @@ func mismatch(offer, response extension) (out []deflateFault) {
 			out = append(out, deflateFault{"DF-07", "client_max_window_bits=" + got.value + " is more than the " + want.value + " offered"})
 		}
 	}
-	// 7.1.2.1: a server that accepts an offer with server_max_window_bits
-	// includes it "with the same value as the offer" or a smaller one.
+	// 7.1.2.1: a server accepts an offer with server_max_window_bits by including
+	// it in the response "with the same or smaller value as the offer".
 	if want, ok := offer.get("server_max_window_bits"); ok {
 		if got, ok := response.get("server_max_window_bits"); !ok {
 			out = append(out, deflateFault{"DF-08", "the offer asked for server_max_window_bits=" + want.value + ", the response has none"})

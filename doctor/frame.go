@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"time"
 
@@ -120,9 +121,9 @@ func (in *Inspector) checkHeader(f *Frame) *headerFault {
 		case f.RSV1 && f.Opcode == wire.Continuation:
 			return &headerFault{"DF-01", "only the first frame of a message says that it is compressed", [2]int{0, 1}, rsvNote(f)}
 		case f.Opcode > wire.Binary && f.Opcode < wire.Close:
-			return &headerFault{"FR-05", "opcode " + f.Opcode.String() + " is reserved for data frames to come", [2]int{0, 1}, "opcode " + f.Opcode.String()}
+			return &headerFault{"FR-05", "opcode " + f.Opcode.String() + " is reserved for data frames to come", [2]int{0, 1}, opcodeNote(f.Opcode)}
 		case f.Opcode > wire.Pong:
-			return &headerFault{"FR-06", "opcode " + f.Opcode.String() + " is reserved for control frames to come", [2]int{0, 1}, "opcode " + f.Opcode.String()}
+			return &headerFault{"FR-06", "opcode " + f.Opcode.String() + " is reserved for control frames to come", [2]int{0, 1}, opcodeNote(f.Opcode)}
 		}
 	}
 	// RFC 6455, 5.1: "A server MUST NOT mask any frames that it sends to the
@@ -148,12 +149,20 @@ func (in *Inspector) checkHeader(f *Frame) *headerFault {
 	if f.control() {
 		switch {
 		case !f.Fin:
-			return &headerFault{"FR-11", "control frames are never fragments", [2]int{0, 1}, "FIN=0, " + f.Opcode.String()}
+			return &headerFault{"FR-11", "control frames are never fragments", [2]int{0, 1}, "FIN=0, " + opcodeNote(f.Opcode)}
 		case f.Length > wire.ControlPayloadMax:
 			return &headerFault{"FR-10", "a control frame holds 125 bytes at most, this one " + group(f.Length), lenMark, "length " + group(f.Length)}
 		}
 	}
 	return nil
+}
+
+// opcodeNote names an opcode as it stands in the header, and in words.
+func opcodeNote(op Opcode) string {
+	if op > wire.Pong || op > wire.Binary && op < wire.Close {
+		return "opcode " + op.String()
+	}
+	return fmt.Sprintf("opcode %d (%s)", uint8(op), op)
 }
 
 func rsvNote(f *Frame) string {
@@ -176,12 +185,11 @@ type keyWatch struct {
 	reported bool
 }
 
-// next judges the next key. RFC 6455, 10.3: "the masking key needs to be
-// derived from a strong source of entropy, and the masking key for a given
-// frame MUST NOT make it simple for a server/proxy to predict the masking key
-// for a subsequent frame." Random keys do any of this less than once in 10^20
-// frames: three repeats among sixteen keys, or the same difference four times
-// in a row.
+// next judges the next key. RFC 6455, 5.3: "the masking key MUST be derived
+// from a strong source of entropy, and the masking key for a given frame MUST
+// NOT make it simple for a server/proxy to predict the masking key for a
+// subsequent frame." Random keys do any of this less than once in 10^20 frames:
+// three repeats among sixteen keys, or the same difference four times in a row.
 func (w *keyWatch) next(key [4]byte) string {
 	k := binary.BigEndian.Uint32(key[:])
 	seen := uint16(0)

@@ -58,7 +58,7 @@ func (s *stream) countControl(f *Frame) {
 	if l.control++; l.control > in.hints.ControlRate {
 		l.controlSaid = true
 		in.report("HX-04", s.blame(&headerFault{detail: fmt.Sprintf("more than %d control frames within a second", in.hints.ControlRate),
-			mark: [2]int{0, 1}, note: "opcode " + f.Opcode.String()}))
+			mark: [2]int{0, 1}, note: opcodeNote(f.Opcode)}))
 	}
 }
 
@@ -70,7 +70,7 @@ func (s *stream) countUnasked() {
 	}
 	if l.unasked++; l.unasked == in.hints.UnaskedPongs+1 {
 		in.report("HX-05", s.blame(&headerFault{detail: fmt.Sprintf("%d pongs so far answer no ping", l.unasked),
-			mark: [2]int{0, 1}, note: "opcode PONG"}))
+			mark: [2]int{0, 1}, note: opcodeNote(s.frame.Opcode)}))
 	}
 }
 

@@ -313,11 +313,11 @@ func (s *stream) enterMessage(f *Frame) *headerFault {
 
 // misplaced says that a data frame stands where it may not.
 func misplaced(rule string, f *Frame, detail string) *headerFault {
-	note := "FIN=0, opcode "
+	note := "FIN=0, "
 	if f.Fin {
-		note = "FIN=1, opcode "
+		note = "FIN=1, "
 	}
-	return &headerFault{rule, detail, [2]int{0, 1}, note + f.Opcode.String()}
+	return &headerFault{rule, detail, [2]int{0, 1}, note + opcodeNote(f.Opcode)}
 }
 
 func (m *message) unfinished() string {
@@ -329,16 +329,17 @@ func (m *message) unfinished() string {
 // RFC 6455, 5.5.1: "The application MUST NOT send any more data frames after
 // sending a Close frame." Other frames there serve nobody, but break nothing.
 func (s *stream) afterClose(f *Frame) {
-	where := "the Close was frame " + group(uint64(s.closeFrame.Index))
-	note := "opcode " + f.Opcode.String()
-	switch {
-	case !f.control() && !s.dataSaid:
-		s.dataSaid = true
-		s.in.report("CL-07", s.blame(&headerFault{"CL-07", "nothing may follow a Close; " + where, [2]int{0, 1}, note}))
-	case f.control() && !s.framesSaid:
-		s.framesSaid = true
-		s.in.report("CL-13", s.blame(&headerFault{"CL-13", "nothing is expected after a Close; " + where, [2]int{0, 1}, note}))
+	rule, detail := "CL-07", "nothing may follow a Close"
+	said := &s.dataSaid
+	if f.control() {
+		rule, detail, said = "CL-13", "nothing is expected after a Close", &s.framesSaid
 	}
+	if *said {
+		return
+	}
+	*said = true
+	detail += "; the Close was frame " + group(uint64(s.closeFrame.Index))
+	s.in.report(rule, s.blame(&headerFault{rule, detail, [2]int{0, 1}, opcodeNote(f.Opcode)}))
 }
 
 // beginData prepares for the payload of a data frame in its place.

@@ -35,6 +35,9 @@ type traffic struct {
 	ends   [2]*end
 }
 
+// messageMax is what both ends accept: more than any message drawn.
+const messageMax = 200_000
+
 // An end is one side of a generated connection.
 type end struct {
 	t         *traffic
@@ -114,6 +117,7 @@ func newTraffic(seed uint64) *traffic {
 	t.ends = [2]*end{{t: t, side: capture.Client}, {t: t, side: capture.Server}}
 	t.ends[0].peer, t.ends[1].peer = t.ends[1], t.ends[0]
 	t.opts.Handshake = rng.IntN(4) > 0
+	t.opts.Client.MessageSize, t.opts.Server.MessageSize = messageMax, messageMax
 	t.open()
 	for range rng.IntN(120) {
 		t.step()
@@ -414,6 +418,23 @@ func (t *traffic) finish() {
 		}
 		fin(a, []capture.EndKind{capture.FIN, capture.RST}[rng.IntN(2)])
 		fin(b, []capture.EndKind{capture.FIN, capture.RST}[rng.IntN(2)])
+		return
+	case 2:
+		// The client announces more than the server takes, and the server
+		// closes before it has come.
+		if client.sentClose || server.sentClose || len(client.pieces) > 0 {
+			break
+		}
+		for len(server.pieces) > 0 {
+			server.piece()
+		}
+		client.frame(wire.Binary, true, false, make([]byte, messageMax+1))
+		c := &t.chunks[len(t.chunks)-1]
+		c.Data = c.Data[:rng.IntN(len(c.Data)-1)+1]
+		t.now = t.now.Add(time.Duration(rng.IntN(4000)) * time.Millisecond)
+		server.frame(wire.Close, true, false, []byte{0x03, 0xf1}) // 1009
+		fin(server, capture.FIN)
+		fin(client, capture.RST)
 		return
 	}
 	a, b := client, server
