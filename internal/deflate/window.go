@@ -33,8 +33,9 @@ func (w *window) put() {
 }
 
 // remember appends p to the window w, which may be nil, and returns the window
-// to use from now on: at most 1<<bitsMax bytes, and no larger than they have to
-// be.
+// to use from now on: at most 1<<bitsMax bytes. A window that is too small is
+// exchanged for one with room for as much again, so that few are used up on the
+// way and little memory between the larger ones is left in pieces.
 func (w *window) remember(p []byte, bitsMax int) *window {
 	if len(p) == 0 {
 		return w
@@ -44,7 +45,7 @@ func (w *window) remember(p []byte, bitsMax int) *window {
 		need, have = need+w.n, len(w.buf)
 	}
 	if have < 1<<bitsMax && have < need {
-		grown := getWindow(max(WindowBitsMin, min(bitsMax, bits.Len(uint(need-1)))))
+		grown := getWindow(max(WindowBitsMin, min(bitsMax, bits.Len(uint(2*need-1)))))
 		if w != nil {
 			grown.write(w.older())
 			grown.write(w.buf[:w.next])
