@@ -249,6 +249,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	opts := g.opts.Accept
 	var rt *route
 	var s *session
+	var at *seat
 	var again bool // s is resumed
 	var has uint64
 	opts.ChooseSubprotocol = func(r *http.Request, offered []string) (string, error) {
@@ -256,10 +257,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		var err error
 		req := mcpws.ParseResume(offered)
 		if has = req.Received; req.Token != "" {
-			s, err = g.comeBack(r, offered, name, req.Token, req.Received)
+			s, at, err = g.comeBack(r, offered, name, req.Token, req.Received)
 			again = true
-		} else {
-			s, err = g.admit(r, offered, name)
+		} else if s, err = g.admit(r, offered, name); err == nil {
+			at = s.seat
 		}
 		if err != nil {
 			return "", err
@@ -281,20 +282,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	_, err := ws.Serve(w, r, &opts, ws.Handler{
 		Open: func(_ context.Context, c *ws.Conn) error {
-			if again {
-				g.log.Info("session resumed", "session", s.caller.Session, "route", rt.Name, "remote", s.remote)
-				return s.resume(c, has)
-			}
-			g.log.Info("session opened", "session", s.caller.Session, "route", rt.Name, "principal", s.ident.Principal, "remote", s.remote)
-			return s.attach(c)
+			g.log.Info("connected", "session", s.caller.Session, "resumed", again, "route", rt.Name, "principal", s.ident.Principal, "remote", s.remote)
+			return s.enter(at, c, has)
 		},
 		Message: func(ctx context.Context, c *ws.Conn, typ ws.MessageType, p []byte) error {
 			return s.message(ctx, c, typ, p)
 		},
 		Closed: func(c *ws.Conn, err error) {
 			g.count(c)
-			g.log.Info("connection closed", "session", s.caller.Session, "route", rt.Name, "err", err)
-			s.detached(c, err)
+			g.log.Info("disconnected", "session", s.caller.Session, "route", rt.Name, "err", err)
+			s.leave(at, err)
 		},
 	})
 	if err != nil {
@@ -306,8 +303,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
 		g.refusals[status]++
 		g.mu.Unlock()
-		if s != nil && !again { // admitted, but the upgrade failed
-			s.end()
+		if at != nil { // admitted, but the upgrade failed
+			s.mu.Lock()
+			s.final = s.final || !again
+			s.mu.Unlock()
+			s.leave(at, nil)
 		}
 	}
 }
@@ -385,15 +385,15 @@ func (g *Gateway) admit(r *http.Request, offered []string, name string) (*sessio
 }
 
 // comeBack finds the session that a client resumes.
-func (g *Gateway) comeBack(r *http.Request, offered []string, name, token string, received uint64) (*session, error) {
+func (g *Gateway) comeBack(r *http.Request, offered []string, name, token string, received uint64) (*session, *seat, error) {
 	if g.draining.Load() {
-		return nil, later("the gateway is shutting down")
+		return nil, nil, later("the gateway is shutting down")
 	}
 	ident, err := g.opts.Auth.Authenticate(r, offered)
 	if err != nil {
 		he := refusal(http.StatusUnauthorized, "%v", err)
 		he.Header = http.Header{"Www-Authenticate": {g.challenge()}}
-		return nil, he
+		return nil, nil, he
 	}
 	key := sha256.Sum256([]byte(token))
 	g.mu.Lock()
@@ -401,21 +401,22 @@ func (g *Gateway) comeBack(r *http.Request, offered []string, name, token string
 	// A token is no identity: with another principal it is worth nothing.
 	if s != nil && s.ident.Principal != ident.Principal {
 		g.mu.Unlock()
-		return nil, refusal(http.StatusForbidden, "the session belongs to somebody else")
+		return nil, nil, refusal(http.StatusForbidden, "the session belongs to somebody else")
 	}
 	if s != nil {
 		s.used = key
 	}
 	g.mu.Unlock()
 	if s == nil || s.route != g.find(name) {
-		return nil, refusal(http.StatusGone, "there is no session to resume with this token; begin a new one")
+		return nil, nil, refusal(http.StatusGone, "there is no session to resume with this token; begin a new one")
 	}
-	s.evict()
+	at := s.move()
 	if !s.replay.Can(received) {
+		close(at.done)
 		s.end()
-		return nil, refusal(http.StatusGone, "the messages after number %d are not kept any more; begin a new session", received)
+		return nil, nil, refusal(http.StatusGone, "the messages after number %d are not kept any more; begin a new session", received)
 	}
-	return s, nil
+	return s, at, nil
 }
 
 // resumeToken makes the token for the next time that the session is resumed.

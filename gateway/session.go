@@ -50,11 +50,23 @@ type session struct {
 	replay *mcpws.Replay        // nil: it cannot
 	final  bool                 // ended on purpose: not to be resumed; under mu
 	grace  *time.Timer          // under mu
-	moving bool                 // the client has come back on another connection; under mu
+	seat   *seat                // of the newest connection; under mu
 	used   [sha256.Size]byte    // hash of the token that the present connection began with; under Gateway.mu
 	keys   [2][sha256.Size]byte // hashes of the last resume tokens, the newest last; under Gateway.mu
-	out    chan struct{}        // closed when the present connection's handler is done; under mu
 }
+
+// A seat is one connection's claim on a session, from before its upgrade to
+// after its last message. A client that comes back takes a new seat; what the
+// old one still does is over before the new one begins.
+type seat struct {
+	conn *ws.Conn // set once the connection is being served; under the session's mu
+	done chan struct{}
+}
+
+func newSeat() *seat { return &seat{done: make(chan struct{})} }
+
+// errMoved ends a connection whose client has come back on another.
+var errMoved = errors.New("the client has come back on another connection")
 
 // replayMax is how many bytes of messages are kept for a client that may come
 // back. A server of its own waits when it is reached; a shared one cannot wait,
@@ -71,7 +83,7 @@ const (
 )
 
 func newSession(g *Gateway, rt *route, caller Caller, remote string, ident Identity) *session {
-	s := &session{g: g, route: rt, caller: caller, remote: remote, ident: ident, opened: time.Now(), room: make(chan struct{}, 1)}
+	s := &session{g: g, route: rt, caller: caller, remote: remote, ident: ident, opened: time.Now(), room: make(chan struct{}, 1), seat: newSeat()}
 	s.recv = mcpws.NewReceiver(rt.Dialect, int(rt.MessageMax), s.batches, func(msg []byte) error {
 		s.route.stats.refused.Add(1)
 		s.deliver(msg)
@@ -80,24 +92,37 @@ func newSession(g *Gateway, rt *route, caller Caller, remote string, ident Ident
 	return s
 }
 
-// attach gives the session its connection. Messages follow.
-func (s *session) attach(c *ws.Conn) error {
+// enter gives the session a connection, its first or another. has is how many
+// messages the client has received. Messages follow.
+func (s *session) enter(at *seat, c *ws.Conn, has uint64) error {
 	s.mu.Lock()
-	s.conn = c
-	s.out = make(chan struct{})
-	if !s.ident.Expires.IsZero() {
+	switch {
+	case s.ended:
+		s.mu.Unlock()
+		return closeError(ws.CloseTryAgainLater, "the session has ended")
+	case s.seat != at:
+		s.mu.Unlock()
+		return errMoved
+	}
+	if s.grace != nil {
+		s.grace.Stop()
+		s.grace = nil
+	}
+	s.conn, at.conn = c, c
+	if s.expiry == nil && !s.ident.Expires.IsZero() {
 		s.expiry = time.AfterFunc(time.Until(s.ident.Expires), func() {
 			s.End(ws.ClosePolicyViolation, "the credential has expired; connect again with a new one")
 		})
 	}
+	settled := s.hub != nil
 	s.mu.Unlock()
 	if s.replay != nil {
-		if err := s.announce(c, 0); err != nil {
+		if err := s.announce(c, has); err != nil {
 			return err
 		}
 	}
-	if s.route.Isolation == Shared {
-		return nil // which of them is known with the first request
+	if settled || s.route.Isolation == Shared {
+		return nil // which of the shared ones is known with the first request
 	}
 	h, err := s.route.own(s.caller, func(err error) {
 		s.End(ws.CloseInternalError, closeReason("server failed: "+err.Error()))
@@ -131,36 +156,21 @@ func (s *session) announce(c *ws.Conn, has uint64) error {
 	return s.replay.Attach(c, has)
 }
 
-// resume takes the session's place on a new connection.
-func (s *session) resume(c *ws.Conn, has uint64) error {
+// move takes a new seat for a client that has come back, ends the connection
+// that the session still has and waits until nothing of it is being handled:
+// a message in the middle of it is counted.
+func (s *session) move() *seat {
+	at := newSeat()
 	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
-		return closeError(ws.CloseTryAgainLater, "the session has ended")
-	}
-	if s.grace != nil {
-		s.grace.Stop()
-		s.grace = nil
-	}
-	s.conn, s.moving = c, false
-	s.out = make(chan struct{})
-	s.mu.Unlock()
-	return s.announce(c, has)
-}
-
-// evict ends the connection that the session still has, since its client has
-// come back on another one, and waits until nothing of it is being handled.
-func (s *session) evict() {
-	s.mu.Lock()
-	c, out := s.conn, s.out
-	s.moving = c != nil
+	old := s.seat
+	s.seat = at
+	c := old.conn
 	s.mu.Unlock()
 	if c != nil {
 		_ = c.CloseNow()
 	}
-	if out != nil {
-		<-out // a message in the middle of being handled is counted
-	}
+	<-old.done
+	return at
 }
 
 func (s *session) bind(h *hub) error {
@@ -347,26 +357,25 @@ func (s *session) ending(msg []byte) []byte {
 	return msg
 }
 
-// detached is called when a connection has ended and nothing of it is being
-// handled any more.
-func (s *session) detached(c *ws.Conn, err error) {
+// leave is called when a connection has ended and nothing of it is being
+// handled any more, or when it did not come about.
+func (s *session) leave(at *seat, err error) {
+	defer close(at.done)
 	s.mu.Lock()
-	if s.conn != c {
-		s.mu.Unlock()
-		return
+	if s.replay != nil {
+		s.replay.Detach()
 	}
-	out := s.out
-	if s.replay == nil || s.final || s.ended || !s.moving && !lost(err) || s.g.draining.Load() {
+	s.conn = nil
+	switch {
+	case s.seat != at: // the client is back already
+		s.mu.Unlock()
+	case s.replay == nil || s.final || s.ended || !lost(err) || s.g.draining.Load():
 		s.mu.Unlock()
 		s.end()
-		close(out)
-		return
+	default:
+		s.grace = time.AfterFunc(s.g.opts.ResumeGrace, s.end)
+		s.mu.Unlock()
 	}
-	s.conn, s.out = nil, nil
-	s.replay.Detach()
-	s.grace = time.AfterFunc(s.g.opts.ResumeGrace, s.end)
-	s.mu.Unlock()
-	close(out)
 }
 
 // lost reports whether a connection ended without either side meaning to end
