@@ -396,6 +396,8 @@ func likelyCause(f *Finding) string {
 		return "a writer was not told that the connection is closing"
 	case "CT-01":
 		return "nobody reads on the other side, or it reads only between long messages"
+	case "HS-11":
+		return "the client's source of keys is a constant, or these are two recordings of one connection"
 	case "HS-16":
 		return "the client does not wait for the response"
 	case "DF-11":
