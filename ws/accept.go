@@ -101,7 +101,7 @@ func Serve(w http.ResponseWriter, r *http.Request, opts *AcceptOptions, h Handle
 	if err != nil {
 		return nil, err
 	}
-	go c.serve(h)
+	c.startServe(h, func() {})
 	return c, nil
 }
 

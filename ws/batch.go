@@ -232,10 +232,7 @@ func (b *batch) attempt(fd uintptr) bool {
 		}
 		b.advance(n)
 		if again {
-			if !b.wait(n > 0) {
-				return true
-			}
-			return false
+			return !b.wait(n > 0)
 		}
 	}
 	return true

@@ -287,7 +287,7 @@ func (c *Conn) teardown(holding, clean bool) {
 	if w.control.due() || w.corked != nil {
 		b := c.begin()
 		w.mu.Unlock()
-		_ = b.write(nil) // an error means that the peer is gone
+		_ = b.write(context.Background()) // an error means that the peer is gone
 		w.mu.Lock()
 		w.stats.controlWait = max(w.stats.controlWait, b.waited)
 		b.free()
@@ -409,13 +409,6 @@ func (c *Conn) over() {
 	}
 	l.ended = true
 	l.mu.Unlock()
-}
-
-// isOver reports whether the socket is closed.
-func (c *Conn) isOver() bool {
-	c.life.mu.Lock()
-	defer c.life.mu.Unlock()
-	return c.life.over
 }
 
 func (w *writeSide) finalError() *CloseError {

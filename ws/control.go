@@ -119,7 +119,7 @@ func (c *Conn) flush() {
 	}
 	b := c.begin()
 	w.mu.Unlock()
-	err := b.write(nil)
+	err := b.write(context.Background())
 	w.mu.Lock()
 	w.stats.controlWait = max(w.stats.controlWait, b.waited)
 	b.free()

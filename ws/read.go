@@ -587,12 +587,11 @@ func (c *Conn) Drain(ctx context.Context) error {
 type MessageReader struct {
 	Type MessageType
 
-	c    *Conn
-	ctx  context.Context
-	ev   proto.Event // what was read and not yet handed out
-	fin  bool
-	err  error
-	scan bool
+	c   *Conn
+	ctx context.Context
+	ev  proto.Event // what was read and not yet handed out
+	fin bool
+	err error
 }
 
 // NextReader streams the next message without holding it in memory. ctx bounds

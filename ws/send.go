@@ -47,7 +47,6 @@ type sendQueue struct {
 	bytes   int64
 	running bool
 	room    chan struct{} // closed when a message leaves the queue; nil: nobody waits
-	over    bool
 }
 
 // Send puts a message into the connection's queue and returns, usually before

@@ -71,10 +71,18 @@ var errServing = errors.New("ws: a Handler reads this connection")
 // whoever closes the connection reads it now.
 var errTakenOver = errors.New("ws: the closing handshake reads this connection")
 
-// serve reads the connection for h until it ends.
-func (c *Conn) serve(h Handler) {
-	// The connection may have been closed before its loop began.
-	if c.r.lock.serve() {
+// startServe reads the connection for h until it ends, on a goroutine of its
+// own, and then calls finally. The read side belongs to it at once.
+func (c *Conn) startServe(h Handler, finally func()) {
+	serving := c.r.lock.serve() // false if the connection has ended already
+	go func() {
+		c.serve(h, serving)
+		finally()
+	}()
+}
+
+func (c *Conn) serve(h Handler, serving bool) {
+	if serving {
 		c.serveAll(h)
 	}
 	<-c.Done()

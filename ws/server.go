@@ -43,13 +43,12 @@ type Server struct {
 // returns as soon as the handshake is done.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if c, err := s.accept(w, r, true); err == nil {
-		go s.serve(c)
+		c.startServe(s.Handler, s.served)
 	}
 }
 
-// serve runs the callback loop of a connection.
-func (s *Server) serve(c *Conn) {
-	c.serve(s.Handler)
+// served counts a callback loop that has ended.
+func (s *Server) served() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.serving--

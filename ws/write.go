@@ -3,6 +3,7 @@ package ws
 import (
 	"context"
 	"errors"
+	"io"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -739,6 +740,35 @@ func (m *MessageWriter) Write(p []byte) (int, error) {
 	m.buf = append(m.buf, p...)
 	return n, nil
 }
+
+// ReadFrom adds everything that r gives to the message, in constant memory, and
+// does not close it. It stops at r's error, which it returns unless it is io.EOF.
+func (m *MessageWriter) ReadFrom(r io.Reader) (n int64, err error) {
+	buf := readBuffers.Get().(*[readBufferSize]byte)
+	defer readBuffers.Put(buf)
+	for empty := 0; ; {
+		k, err := r.Read(buf[:])
+		if k > 0 {
+			w, err := m.Write(buf[:k])
+			n += int64(w)
+			if err != nil {
+				return n, err
+			}
+			empty = 0
+		} else if empty++; err == nil && empty > emptyReadsMax {
+			return n, io.ErrNoProgress
+		}
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// emptyReadsMax is how often a reader may give nothing and no error in a row.
+const emptyReadsMax = 100
 
 // usable is the error of a writer that may not be used any more.
 func (m *MessageWriter) usable() error {

@@ -43,7 +43,6 @@ type Receiver struct {
 	inFrame bool  // a header was accepted and its payload is not complete
 	begun   bool  // an event of the open message was delivered
 	packed  bool  // the open message is compressed
-	rotated uint8 // how far the masking key has been used, modulo 4
 	headLen uint8 // bytes held in head
 	head    [wire.HeaderMax]byte
 	key     [4]byte // masking key, rotated to the next payload byte

@@ -2,6 +2,7 @@ package proto
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/weft-ws/weft/internal/wire"
 )
@@ -152,11 +153,12 @@ func (s *Sender) AppendControl(dst []byte, op wire.Opcode, payload []byte) ([]by
 // AppendFrame appends h and payload, masked if h says so.
 func AppendFrame(dst []byte, h wire.Header, payload []byte) []byte {
 	dst = wire.AppendHeader(dst, h)
-	at := len(dst)
-	dst = append(dst, payload...)
-	if h.Masked {
-		wire.Mask(h.Key, dst[at:])
+	if !h.Masked {
+		return append(dst, payload...)
 	}
+	at := len(dst)
+	dst = slices.Grow(dst, len(payload))[:at+len(payload)]
+	wire.MaskCopy(h.Key, dst[at:], payload)
 	return dst
 }
 

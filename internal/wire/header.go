@@ -25,7 +25,7 @@ type Header struct {
 	Length uint64
 }
 
-// HeaderSize returns how many bytes the header that begins with b0 and b1 takes.
+// HeaderSize returns how many bytes a header takes whose second byte is b1.
 func HeaderSize(b1 byte) int {
 	n := 2
 	switch b1 & 0x7f {
