@@ -309,6 +309,9 @@ func (w *blockWriter) header(out []byte, o int) int {
 type codeBuilder struct {
 	leaves, other [litLenMaxAll]uint32 // frequency, symbol in the lower half; rarest first
 	nodes         [litLenMaxAll]uint32
+	// Here and not in sort, whose caller is a connection's goroutine with a small
+	// stack to itself.
+	count [256]uint16
 }
 
 // sort sorts leaves by frequency, a byte at a time. The order that the lower half
@@ -316,22 +319,21 @@ type codeBuilder struct {
 func (b *codeBuilder) sort(leaves []uint32) []uint32 {
 	to := b.other[:len(leaves)]
 	for shift := 16; shift < 32; shift += 8 {
-		var count [256]uint16
+		clear(b.count[:])
 		for _, l := range leaves {
-			count[uint8(l>>shift)]++
+			b.count[uint8(l>>shift)]++
 		}
-		if int(count[0]) == len(leaves) {
+		if int(b.count[0]) == len(leaves) {
 			continue // nothing this frequent
 		}
 		next := uint16(0)
-		for i, n := range count {
-			count[i] = next
-			next += n
+		for i := range b.count {
+			b.count[i], next = next, next+b.count[i]
 		}
 		for _, l := range leaves {
 			k := uint8(l >> shift)
-			to[count[k]] = l
-			count[k]++
+			to[b.count[k]] = l
+			b.count[k]++
 		}
 		leaves, to = to, leaves
 	}

@@ -377,7 +377,7 @@ func (r *Inflater) codeLens(c *cursor) (progress, error) {
 	for _, sym := range codeLenOrder[r.nlen:] {
 		lens[sym] = 0
 	}
-	if !buildTable(r.tab.pre[:], lenBits, lens, lenMeaning[:]) {
+	if !r.tab.build(r.tab.pre[:], lenBits, lens, lenMeaning[:]) {
 		return 0, corrupt("the code lengths of a block have no valid code")
 	}
 	r.nread = 0
@@ -424,10 +424,10 @@ func (r *Inflater) lens(c *cursor) (progress, error) {
 	if lens[endOfBlock] == 0 {
 		return 0, corrupt("a block has no code for its end")
 	}
-	if !buildTable(r.tab.lit[:], litBits, lens[:r.nlit], litMeaning[:]) {
+	if !r.tab.build(r.tab.lit[:], litBits, lens[:r.nlit], litMeaning[:]) {
 		return 0, corrupt("the literals and lengths of a block have no valid code")
 	}
-	if !buildTable(r.tab.dist[:], distBits, lens[r.nlit:all], distMeaning[:]) {
+	if !r.tab.build(r.tab.dist[:], distBits, lens[r.nlit:all], distMeaning[:]) {
 		return 0, corrupt("the distances of a block have no valid code")
 	}
 	r.lit, r.dst = &r.tab.lit, &r.tab.dist

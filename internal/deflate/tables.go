@@ -72,6 +72,9 @@ type tables struct {
 	dist distTable
 	lens [litLenMaxAll + distMaxAll]uint8 // code lengths while they are read
 	pre  [lenRoom]entry                   // the code of the code lengths
+	// Symbols by the length of their codes, while a table is built: here and not
+	// in build, whose caller is a connection's goroutine with a small stack.
+	sorted [litLenMaxAll]uint16
 }
 
 const tablesSize = int(unsafe.Sizeof(tables{}))
@@ -151,16 +154,17 @@ func fixedLens() (lens [litLenMaxAll]uint8) {
 func fixedTables() (*litTable, *distTable) {
 	var lit litTable
 	var dist distTable
-	buildTable(lit[:], litBits, fixedLitLens[:], litMeaning[:])
-	buildTable(dist[:], distBits, fixedDistLens[:], distMeaning[:])
+	t := new(tables)
+	t.build(lit[:], litBits, fixedLitLens[:], litMeaning[:])
+	t.build(dist[:], distBits, fixedDistLens[:], distMeaning[:])
 	return &lit, &dist
 }
 
-// buildTable fills table, whose first part has 1<<rootBits entries, with the
+// build fills table, whose first part has 1<<rootBits entries, with the
 // canonical Huffman code of the given lengths (RFC 1951, 3.2.2). It reports
 // whether the lengths make a code: complete, or a single code of one bit, or
 // none at all, which is what the reference implementation accepts.
-func buildTable(table []entry, rootBits int, lens []uint8, meaning []entry) bool {
+func (t *tables) build(table []entry, rootBits int, lens []uint8, meaning []entry) bool {
 	var count [codeBitsMax + 1]uint16
 	for _, l := range lens {
 		count[l&15]++
@@ -183,23 +187,22 @@ func buildTable(table []entry, rootBits int, lens []uint8, meaning []entry) bool
 		}
 		clear(table[:1<<rootBits])
 	}
-	var sorted [litLenMaxAll]uint16
 	for sym, l := range lens {
 		if l != 0 {
-			sorted[offset[l]] = uint16(sym)
+			t.sorted[offset[l]] = uint16(sym)
 			offset[l]++
 		}
 	}
-	fillTable(table, rootBits, longest, &count, &sorted, meaning)
+	t.fill(table, rootBits, longest, &count, meaning)
 	return true
 }
 
-// fillTable writes the entries in the order of their codes. Deflate packs codes
+// fill writes the entries in the order of their codes. Deflate packs codes
 // from their first bit into the low bits of the stream, so an index is the code
 // reversed, and a code of l bits fills every 1<<l-th entry. Instead of writing
 // those one by one the table is built at the size of the shortest code and
 // doubled, by copying, whenever the codes get longer.
-func fillTable(table []entry, rootBits, longest int, count *[codeBitsMax + 1]uint16, sorted *[litLenMaxAll]uint16, meaning []entry) {
+func (t *tables) fill(table []entry, rootBits, longest int, count *[codeBitsMax + 1]uint16, meaning []entry) {
 	code := uint(0) // reversed
 	next := 0       // in sorted
 	size := 1       // entries of the first table that are up to date
@@ -207,7 +210,7 @@ func fillTable(table []entry, rootBits, longest int, count *[codeBitsMax + 1]uin
 		copy(table[size:2*size], table[:size])
 		size *= 2
 		for range count[l] {
-			table[code] = withCode(meaning[sorted[next]], l)
+			table[code] = withCode(meaning[t.sorted[next]], l)
 			next++
 			code = nextCode(code, l)
 		}
@@ -230,7 +233,7 @@ func fillTable(table []entry, rootBits, longest int, count *[codeBitsMax + 1]uin
 				sub, end = end, end+1<<subBits
 				table[p] = kindSubtable | entry(sub)<<16 | entry(rootBits)<<8 | entry(subBits)
 			}
-			e := withCode(meaning[sorted[next]], l)
+			e := withCode(meaning[t.sorted[next]], l)
 			next++
 			for i := int(code >> rootBits); i < 1<<subBits; i += 1 << (l - rootBits) {
 				table[sub+i] = e
