@@ -534,14 +534,20 @@ const (
 func (c *Conn) finish(err error) error {
 	w := &c.w
 	w.open = false
+	if err == nil {
+		c.release()
+		w.mu.Unlock()
+		return nil
+	}
+	return c.finishFailed(err)
+}
+
+func (c *Conn) finishFailed(err error) error {
+	w := &c.w
 	var unsent *unsentError
 	var ce *CloseError
 	var cut *interruptedError
 	switch {
-	case err == nil:
-		c.release()
-		w.mu.Unlock()
-		return nil
 	case errors.As(err, &unsent):
 		c.release()
 		w.mu.Unlock()
