@@ -3,111 +3,147 @@ package deflate
 import (
 	"bytes"
 	"compress/flate"
+	"fmt"
 	"io"
 	"testing"
 
 	kflate "github.com/klauspost/compress/flate"
 )
 
-// A codec is one way to do both directions of one connection.
+// A codec does both directions of one connection.
 type codec interface {
 	deflate(dst, p []byte) []byte
 	inflate(dst, m []byte) []byte
 }
 
+// A contender makes a codec for a new connection.
+type contender struct {
+	name string
+	open func() codec
+}
+
 const benchMessages, benchSize = 240, 4096
 
-func benchCodec(b *testing.B, takeover bool, fresh func() codec) {
+// BenchmarkFresh and BenchmarkTakeover compress and inflate 4 KB of JSON, a
+// different message each time, and do what an echo does: both. The contenders
+// make the calls of other libraries; docs/adr/0002-inflater.md has the figures.
+func BenchmarkFresh(b *testing.B) {
+	run(b, false, []contender{
+		ours(false, 0, 0),
+		ours(false, 2, 0),
+		ours(false, 4, 0),
+		sharedWriter("klauspost1", newKlauspostWriter(b, 1), 0), // gws
+		sharedWriter("klauspost2", newKlauspostWriter(b, 2), 0),
+		stateless(0),
+		{"std1", func() codec { return newStd(b, false) }}, // gorilla, coder
+	})
+}
+
+func BenchmarkTakeover(b *testing.B) {
+	run(b, true, []contender{
+		ours(true, 0, 0),
+		ours(true, 1, 0),
+		ours(true, 4, 0),
+		ours(true, 0, 13),
+		sharedWriter("klauspost-window12", newWindowWriter(b, 12), 12), // gws as it comes
+		sharedWriter("klauspost1-dict15", newKlauspostWriter(b, 1), 15),
+		sharedWriter("klauspost2-dict12", newKlauspostWriter(b, 2), 12),
+		sharedWriter("klauspost3-dict12", newKlauspostWriter(b, 3), 12),
+		stateless(13),
+		{"std1-kept", func() codec { return newStd(b, true) }}, // coder
+	})
+}
+
+func run(b *testing.B, takeover bool, contenders []contender) {
 	messages := corpus(1, benchMessages, benchSize)
 	in := make([][]byte, len(messages))
-	var zw *flate.Writer
 	var buf bytes.Buffer
+	zw, err := flate.NewWriter(&buf, flate.DefaultCompression)
+	if err != nil {
+		b.Fatal(err)
+	}
 	for i, p := range messages {
-		if zw == nil || !takeover {
-			zw, _ = flate.NewWriter(&buf, 6)
+		buf.Reset()
+		if !takeover {
+			zw.Reset(&buf)
 		}
 		zw.Write(p)
 		zw.Flush()
 		in[i] = bytes.Clone(bytes.TrimSuffix(buf.Bytes(), []byte(Tail)))
-		buf.Reset()
 	}
-	for _, way := range []string{"deflate", "inflate", "echo"} {
-		b.Run(way, func(b *testing.B) {
-			b.SetBytes(benchSize)
-			b.ReportAllocs()
-			var c codec
-			var out, back []byte
-			wire := 0
-			i := 0
-			for b.Loop() {
-				k := i % len(messages)
-				if k == 0 {
-					c = fresh()
-				}
-				i++
-				p := messages[k]
-				if way != "deflate" {
-					back = c.inflate(back[:0], in[k])
-					if len(back) != benchSize {
-						b.Fatalf("inflated to %d bytes", len(back))
+	for _, c := range contenders {
+		for _, way := range []string{"deflate", "inflate", "echo"} {
+			b.Run(c.name+"/"+way, func(b *testing.B) {
+				b.SetBytes(benchSize)
+				b.ReportAllocs()
+				var conn codec
+				var out, back []byte
+				wire, i := 0, 0
+				for b.Loop() {
+					k := i % len(messages)
+					if k == 0 { // in begins anew
+						conn = c.open()
 					}
-					p = back
+					i++
+					p := messages[k]
+					if way != "deflate" {
+						back = conn.inflate(back[:0], in[k])
+						if p = back; len(p) != benchSize {
+							b.Fatalf("inflated to %d bytes", len(p))
+						}
+					}
+					if way != "inflate" {
+						out = conn.deflate(out[:0], p)
+						wire += len(out)
+					}
 				}
-				if way != "inflate" {
-					out = c.deflate(out[:0], p)
-					wire += len(out)
+				if wire > 0 {
+					b.ReportMetric(float64(wire)/float64(i)/benchSize, "ratio")
 				}
-			}
-			if wire > 0 {
-				b.ReportMetric(float64(wire)/float64(i)/benchSize, "ratio")
-			}
-		})
+			})
+		}
 	}
 }
 
-func BenchmarkFresh(b *testing.B) {
-	b.Run("weft", func(b *testing.B) { benchCodec(b, false, func() codec { return newOurs(false, 15) }) })
-	b.Run("klauspost1", func(b *testing.B) { benchCodec(b, false, func() codec { return newKlauspost(1, 0) }) })
-	b.Run("std1", func(b *testing.B) { benchCodec(b, false, func() codec { return newStd(false) }) })
+func ours(takeover bool, level, context int) contender {
+	name := "weft"
+	if level != 0 {
+		name += fmt.Sprint(level)
+	}
+	if context != 0 {
+		name += fmt.Sprint("-context", context)
+	}
+	var c weftCodec
+	return contender{name, func() codec {
+		c.d.Reset(15, takeover)
+		c.d.SetLevel(level)
+		c.d.SetContext(context)
+		c.r.Reset(15, takeover)
+		return &c
+	}}
 }
 
-func BenchmarkTakeover(b *testing.B) {
-	b.Run("weft", func(b *testing.B) { benchCodec(b, true, func() codec { return newOurs(true, 15) }) })
-	b.Run("klauspost-window12", func(b *testing.B) { benchCodec(b, true, func() codec { return newKlauspost(1, 12) }) })
-	b.Run("klauspost1-dict15", func(b *testing.B) { benchCodec(b, true, func() codec { return newKlauspost(1, 15) }) })
-	b.Run("std1-kept", func(b *testing.B) { benchCodec(b, true, func() codec { return newStd(true) }) })
-}
+// weftCodec is a pair with room for the output, as the engine uses it.
+type weftCodec struct{ pair }
 
-type ours struct {
-	d Deflater
-	r Inflater
-}
+func (c *weftCodec) deflate(dst, p []byte) []byte { return c.d.AppendMessage(dst, p) }
 
-func newOurs(takeover bool, bits int) *ours {
-	o := new(ours)
-	o.d.Reset(bits, takeover)
-	o.r.Reset(15, takeover)
-	return o
-}
-
-func (o *ours) deflate(dst, p []byte) []byte { return o.d.AppendMessage(dst, p) }
-
-func (o *ours) inflate(dst, m []byte) []byte {
+func (c *weftCodec) inflate(dst, m []byte) []byte {
 	if cap(dst) < 2*benchSize {
 		dst = make([]byte, 0, 2*benchSize)
 	}
-	n, _, done, err := o.r.Step(dst[:cap(dst)], m, true)
+	n, _, done, err := c.r.Step(dst[:cap(dst)], m, true)
 	if err != nil || !done {
 		panic(err)
 	}
 	return dst[:n]
 }
 
-// klauspost makes the calls of a library that shares writers between
-// connections and, with takeover, keeps the last 1<<bits bytes of each direction
-// to load them as a dictionary.
-type klauspost struct {
-	w            *kflate.Writer
+// sharedCodec makes the calls of a library that shares compressors between
+// connections and, with takeover, keeps the last 1<<bits bytes of what was sent
+// and 32 KiB of what came to load them as dictionaries.
+type sharedCodec struct {
+	compress     func(b *bytes.Buffer, dict, p []byte)
 	r            io.ReadCloser
 	mid          bytes.Buffer
 	copyBuf      []byte
@@ -115,22 +151,45 @@ type klauspost struct {
 	wdict, rdict []byte
 }
 
-var klauspostWriters = map[int]*kflate.Writer{}
-
-func newKlauspost(level, bits int) *klauspost {
-	k := &klauspost{bits: bits, r: kflate.NewReader(nil), copyBuf: make([]byte, 32<<10)}
-	k.w = klauspostWriters[bits]
-	if k.w == nil {
-		if bits == 0 || bits == 15 {
-			k.w, _ = kflate.NewWriter(nil, level)
-		} else {
-			k.w, _ = kflate.NewWriterWindow(nil, 1<<bits)
-		}
-		klauspostWriters[bits] = k.w
+func newKlauspostWriter(b *testing.B, level int) *kflate.Writer {
+	w, err := kflate.NewWriter(nil, level)
+	if err != nil {
+		b.Fatal(err)
 	}
-	return k
+	return w
 }
 
+func newWindowWriter(b *testing.B, bits int) *kflate.Writer {
+	w, err := kflate.NewWriterWindow(nil, 1<<bits)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return w
+}
+
+func sharedWriter(name string, w *kflate.Writer, bits int) contender {
+	return contender{name, func() codec {
+		return &sharedCodec{bits: bits, r: kflate.NewReader(nil), copyBuf: make([]byte, 32<<10), compress: func(b *bytes.Buffer, dict, p []byte) {
+			w.ResetDict(b, dict)
+			w.Write(p)
+			w.Flush()
+		}}
+	}}
+}
+
+func stateless(bits int) contender {
+	name := "klauspost-stateless"
+	if bits != 0 {
+		name += fmt.Sprint("-dict", bits)
+	}
+	return contender{name, func() codec {
+		return &sharedCodec{bits: bits, r: kflate.NewReader(nil), copyBuf: make([]byte, 32<<10), compress: func(b *bytes.Buffer, dict, p []byte) {
+			kflate.StatelessDeflate(b, p, false, dict)
+		}}
+	}}
+}
+
+// slide keeps the last 1<<bits bytes of what went by, none for 0.
 func slide(dict, p []byte, bits int) []byte {
 	if bits == 0 {
 		return nil
@@ -142,30 +201,28 @@ func slide(dict, p []byte, bits int) []byte {
 	return dict
 }
 
-func (k *klauspost) deflate(dst, p []byte) []byte {
+func (c *sharedCodec) deflate(dst, p []byte) []byte {
 	b := bytes.NewBuffer(dst)
-	k.w.ResetDict(b, k.wdict)
-	k.w.Write(p)
-	k.w.Flush()
-	k.wdict = slide(k.wdict, p, k.bits)
+	c.compress(b, c.wdict, p)
+	c.wdict = slide(c.wdict, p, c.bits)
 	return bytes.TrimSuffix(b.Bytes(), []byte(Tail))
 }
 
-func (k *klauspost) inflate(dst, m []byte) []byte {
+func (c *sharedCodec) inflate(dst, m []byte) []byte {
 	src := bytes.NewBuffer(append(m[:len(m):len(m)], Tail+"\x01\x00\x00\xff\xff"...))
-	k.r.(kflate.Resetter).Reset(src, k.rdict)
-	k.mid.Reset()
-	io.CopyBuffer(&k.mid, k.r, k.copyBuf)
-	dst = append(dst, k.mid.Bytes()...)
-	if k.bits != 0 {
-		k.rdict = slide(k.rdict, dst, 15)
+	c.r.(kflate.Resetter).Reset(src, c.rdict)
+	c.mid.Reset()
+	io.CopyBuffer(&c.mid, c.r, c.copyBuf)
+	dst = append(dst, c.mid.Bytes()...)
+	if c.bits != 0 {
+		c.rdict = slide(c.rdict, dst, 15)
 	}
 	return dst
 }
 
-// std makes the calls of a library that keeps one writer of the standard
-// library's fastest level per connection with takeover, and shares one without.
-type std struct {
+// stdCodec makes the calls of a library that keeps a compressor of the standard
+// library for each connection with takeover, and shares them without.
+type stdCodec struct {
 	w     *flate.Writer
 	b     bytes.Buffer
 	r     io.ReadCloser
@@ -173,13 +230,16 @@ type std struct {
 	rdict []byte
 }
 
-func newStd(keep bool) *std {
-	s := &std{keep: keep, r: flate.NewReader(nil)}
-	s.w, _ = flate.NewWriter(&s.b, flate.BestSpeed)
+func newStd(b *testing.B, keep bool) *stdCodec {
+	s := &stdCodec{keep: keep, r: flate.NewReader(nil)}
+	var err error
+	if s.w, err = flate.NewWriter(&s.b, flate.BestSpeed); err != nil {
+		b.Fatal(err)
+	}
 	return s
 }
 
-func (s *std) deflate(dst, p []byte) []byte {
+func (s *stdCodec) deflate(dst, p []byte) []byte {
 	s.b.Reset()
 	if !s.keep {
 		s.w.Reset(&s.b)
@@ -189,7 +249,7 @@ func (s *std) deflate(dst, p []byte) []byte {
 	return append(dst, bytes.TrimSuffix(s.b.Bytes(), []byte(Tail))...)
 }
 
-func (s *std) inflate(dst, m []byte) []byte {
+func (s *stdCodec) inflate(dst, m []byte) []byte {
 	src := bytes.NewReader(append(m[:len(m):len(m)], Tail...))
 	s.r.(flate.Resetter).Reset(src, s.rdict)
 	b := bytes.NewBuffer(dst)
