@@ -96,6 +96,7 @@ type half struct {
 	window  int
 	faults  Faults
 	buf     []byte // sent and not read
+	memory  []byte // of which buf is a part
 	sent    int64
 	read    int64
 	stalled bool // see Stall
@@ -234,6 +235,12 @@ func (h *half) send(b []byte) int {
 		}
 	}
 	if len(b) > 0 {
+		if len(h.buf)+len(b) > cap(h.buf) { // back to the front of the memory
+			if len(h.buf)+len(b) > len(h.memory) {
+				h.memory = make([]byte, min(2*(len(h.buf)+len(b)), h.window))
+			}
+			h.buf = h.memory[:copy(h.memory, h.buf)]
+		}
 		h.buf = append(h.buf, b...)
 		h.sent += int64(len(b))
 		if h.pipe.tap != nil {
