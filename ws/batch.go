@@ -80,6 +80,8 @@ type batch struct {
 	err      error
 	tries    int
 	waiting  bool
+	moved    bool // bytes were taken since the last interruption
+	stale    int  // interruptions in a row that were not for this write
 	deadline time.Time
 	stop     func() bool
 	waited   time.Duration // longest wait of a control frame in it
@@ -113,6 +115,7 @@ func (b *batch) free() {
 	}
 	b.at, b.cut, b.size, b.self = 0, false, 0, turn{}
 	b.tries, b.waiting, b.deadline, b.waited = 0, false, time.Time{}, 0
+	b.moved, b.stale = false, 0
 	batches.Put(b)
 }
 
@@ -186,6 +189,7 @@ func (b *batch) nextBoundary() int {
 
 // advance notes that n more bytes are on the wire.
 func (b *batch) advance(n int) {
+	b.moved = b.moved || n > 0
 	trace := b.c.trace()
 	for b.at < len(b.bufs) {
 		buf, p := b.bufs[b.at], &b.pieces[b.at]
@@ -288,8 +292,9 @@ func (b *batch) write(ctx context.Context) error {
 		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
+		deadline := b.deadline
 		b.unwait()
-		if verdict := b.interrupted(); verdict != nil {
+		if verdict := b.interrupted(deadline); verdict != nil {
 			return verdict
 		}
 		if b.ctx != nil && b.ctx.Err() != nil {
@@ -327,12 +332,13 @@ func (e *interruptedError) Unwrap() error { return e.cause }
 
 // interrupted decides what becomes of a batch whose write was interrupted, by
 // the table in docs/cancellation.md: messages of which nothing is on the wire
-// are taken out, and nil means to go on with the rest.
-func (b *batch) interrupted() error {
+// are taken out, and nil means to go on with the rest. deadline is when the
+// peer should have taken something.
+func (b *batch) interrupted(deadline time.Time) error {
 	c := b.c
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	c.clearInterrupt()
+	last := c.clearInterrupt()
 	out := func(t *turn) bool {
 		return t != nil && (t.cancelled || t == &b.self && b.ctx != nil && b.ctx.Err() != nil)
 	}
@@ -341,20 +347,16 @@ func (b *batch) interrupted() error {
 		hit = hit || out(p.turn)
 	}
 	if !hit {
-		if !b.deadline.IsZero() && time.Now().Before(b.deadline) || b.deadline.IsZero() && c.cfg.WriteTimeout == 0 {
-			return nil // a stale interruption: whoever wanted it has gone
-		}
-		return &TimeoutError{Limit: "WriteTimeout", After: c.cfg.WriteTimeout}
+		return b.unasked(deadline, last)
 	}
-	if b.done() {
-		return nil
-	}
-	if t := b.pieces[b.at].turn; out(t) && (t.begun || !b.boundary()) {
-		e := &interruptedError{inside: !b.boundary(), cause: context.Canceled}
-		if t == &b.self {
-			e.cause = b.ctx.Err()
+	for _, p := range b.pieces[b.at:] {
+		if t := p.turn; out(t) && t.begun {
+			e := &interruptedError{inside: !b.boundary(), cause: context.Canceled}
+			if t == &b.self {
+				e.cause = b.ctx.Err()
+			}
+			return e
 		}
-		return e
 	}
 	first := b.nextBoundary()
 	bufs, pieces := b.bufs[:first], b.pieces[:first]
@@ -370,6 +372,26 @@ func (b *batch) interrupted() error {
 		bufs, pieces = append(bufs, b.bufs[i]), append(pieces, b.pieces[i])
 	}
 	b.bufs, b.pieces = bufs, pieces
+	return nil
+}
+
+// staleMax bounds the interruptions in a row that are taken for one that was
+// meant for somebody else: a tls.Conn reports the first for ever.
+const staleMax = 8
+
+// unasked judges an interruption that no context has asked for: the deadline
+// has passed, or whoever wanted to interrupt a write came too late, and hit
+// this one. last is when all writes end.
+func (b *batch) unasked(deadline, last time.Time) error {
+	now := time.Now()
+	passed := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	moved := b.moved
+	if b.moved = false; moved {
+		b.stale = 0
+	}
+	if b.stale++; passed(last) || passed(deadline) && !moved || b.stale > staleMax {
+		return &TimeoutError{Limit: "WriteTimeout", After: b.c.cfg.WriteTimeout}
+	}
 	return nil
 }
 
@@ -392,6 +414,8 @@ func (b *batch) writeGeneric() error {
 				b.flat = append(b.flat, b.bufs[i]...)
 			}
 			chunk = b.flat
+		} else {
+			chunk = chunk[:min(len(chunk), flatMax)]
 		}
 		if !b.waiting {
 			b.waiting = true

@@ -202,11 +202,14 @@ func (c *Conn) interruptWrite() {
 	_ = c.nc.SetWriteDeadline(past)
 }
 
-func (c *Conn) clearInterrupt() {
+// clearInterrupt takes an interruption off the socket. It returns when all
+// writes end, or the zero time.
+func (c *Conn) clearInterrupt() time.Time {
 	c.dl.Lock()
 	defer c.dl.Unlock()
 	c.writeStop = false
 	_ = c.nc.SetWriteDeadline(c.writeMax)
+	return c.writeMax
 }
 
 // limitWrites makes every write, also one under way, end by t.

@@ -219,7 +219,7 @@ func (c *Conn) await(ctx context.Context, t *turn) error {
 	err := t.err
 	w.mu.Unlock()
 	switch {
-	case t.cancelled && errors.Is(err, context.Canceled):
+	case t.cancelled && err == context.Canceled: // taken out before it was begun
 		return ctx.Err()
 	case err == nil:
 		return errSent
@@ -398,8 +398,9 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 	w.mu.Unlock()
 	err = b.write(ctx)
 	w.mu.Lock()
+	var lost []*turn
 	if others {
-		c.settleOthers(b, err)
+		lost = b.settleOthers()
 	}
 	w.stats.controlWait = max(w.stats.controlWait, b.waited)
 	taken := b.self.err
@@ -412,27 +413,31 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 		w.mu.Unlock()
 		return taken
 	}
-	return c.finish(err)
+	err = c.finish(err)
+	if len(lost) > 0 {
+		w.mu.Lock()
+		for _, t := range lost {
+			t.settle(done, err)
+		}
+		w.mu.Unlock()
+	}
+	return err
 }
 
-// settleOthers ends the wait of those whose messages were in b.
-func (c *Conn) settleOthers(b *batch, err error) {
-	if err != nil && !b.done() {
-		err = &CloseError{Code: CloseAbnormal, Cause: err}
-		if c.w.final != nil {
-			err = c.w.final
-		}
-	}
+// settleOthers ends the wait of those whose messages were in b and are on the
+// wire. It returns those that were lost with the connection. mu is held.
+func (b *batch) settleOthers() (lost []*turn) {
 	for i, p := range b.pieces {
-		if t := p.turn; t != nil && t != &b.self && t.state == batched && p.end {
-			switch {
-			case i < b.at:
-				t.settle(done, nil)
-			default:
-				t.settle(done, err)
-			}
+		t := p.turn
+		switch {
+		case t == nil || t == &b.self || t.state != batched || !p.end:
+		case i < b.at:
+			t.settle(done, nil)
+		default:
+			lost = append(lost, t)
 		}
 	}
+	return lost
 }
 
 // batchMax is how many bytes one batch takes.
