@@ -597,9 +597,7 @@ func (c *Conn) sendPacked(ctx context.Context, op wire.Opcode, p []byte) error {
 	err := c.sendFragments(ctx, op, buf.b, fragmentOpts{last: true, compressed: true, size: int64(len(buf.b))})
 	var unsent *unsentError
 	if errors.As(err, &unsent) {
-		// The window already holds a message that the peer will never see.
-		w.deflater.Close()
-		w.deflater.Reset(c.ownWindowBits(), c.ownTakeover())
+		c.resetDeflater()
 	}
 	w.deflater.Release()
 	if cap(buf.b) <= copiedKeepMax {
@@ -608,15 +606,28 @@ func (c *Conn) sendPacked(ctx context.Context, op wire.Opcode, p []byte) error {
 	return c.finish(err)
 }
 
+// resetDeflater makes the deflater forget a message that the peer will not see
+// to its end: nothing of it may get into the next one, and none refer to it.
+func (c *Conn) resetDeflater() {
+	c.w.deflater.Close()
+	c.w.deflater.Reset(c.ownWindowBits(), c.ownTakeover())
+}
+
 var packBuffers = sync.Pool{New: func() any { return new(messageBuffer) }}
 
 // A MessageWriter writes one message of unknown length. FIN travels on the last
 // data fragment, so it holds back up to one fragment until Close. It belongs to
 // one goroutine.
 type MessageWriter struct {
-	c      *Conn
-	ctx    context.Context
-	op     wire.Opcode
+	c    *Conn
+	ctx  context.Context
+	op   wire.Opcode
+	stop func() bool
+
+	// use is held by whoever is in one of the methods, or ends the message
+	// because ctx has ended. It is a channel, so that waiting for it is like any
+	// other waiting, and guards what follows.
+	use    chan struct{}
 	buf    []byte // payload of the next fragment
 	text   proto.Text
 	packed bool
@@ -624,7 +635,6 @@ type MessageWriter struct {
 	closed bool
 	err    error
 	size   int64
-	stop   func() bool
 }
 
 // NextWriter starts a message of unknown length. Other writers wait until it is
@@ -648,39 +658,71 @@ func (c *Conn) NextWriter(ctx context.Context, typ MessageType) (*MessageWriter,
 		return nil, err
 	}
 	w.open = true
-	m := &MessageWriter{c: c, ctx: ctx, op: wire.Opcode(typ), packed: w.deflater != nil}
+	m := &MessageWriter{c: c, ctx: ctx, op: wire.Opcode(typ), packed: w.deflater != nil, use: make(chan struct{}, 1)}
 	c.release()
 	w.mu.Unlock()
 	if ctx.Done() != nil {
-		m.stop = context.AfterFunc(ctx, func() { c.abandon(m) })
+		m.stop = context.AfterFunc(ctx, func() {
+			m.use <- struct{}{}
+			defer m.leave()
+			m.abandon(ctx.Err())
+		})
 	}
 	return m, nil
 }
 
-// abandon ends a message whose context has ended, so that others can go on or
-// learn that they cannot.
-func (c *Conn) abandon(m *MessageWriter) {
-	w := &c.w
-	w.mu.Lock()
-	if err := c.resume(context.Background()); err != nil {
-		w.mu.Unlock()
-		return
+// enter takes hold of m, and fails if m may not be used any more.
+func (m *MessageWriter) enter() error {
+	m.use <- struct{}{}
+	if err := m.usable(); err != nil {
+		m.leave()
+		return err
 	}
-	if m.closed || m.err != nil {
-		c.release() // its own goroutine was quicker
-		w.mu.Unlock()
-		return
-	}
-	m.err = m.unfinished()
-	_ = c.finish(m.err)
+	return nil
 }
 
-// unfinished is the error of a message whose context has ended.
-func (m *MessageWriter) unfinished() error {
-	if m.begun {
-		return &interruptedError{cause: m.ctx.Err()}
+func (m *MessageWriter) leave() { <-m.use }
+
+// usable is the error of a writer that may not be used any more.
+func (m *MessageWriter) usable() error {
+	switch {
+	case m.closed:
+		return errWriterClosed
+	case m.err != nil:
+		return m.err
 	}
-	return &unsentError{m.ctx.Err()}
+	m.c.w.mu.Lock()
+	defer m.c.w.mu.Unlock()
+	if m.c.w.final != nil {
+		m.err = m.c.w.final
+	}
+	return m.err
+}
+
+// abandon ends a message that cannot be finished, so that others can go on, or
+// learn that they cannot. m.use is held. It returns the error of m from now on.
+func (m *MessageWriter) abandon(cause error) error {
+	if err := m.usable(); err != nil {
+		return err
+	}
+	c := m.c
+	w := &c.w
+	if m.begun {
+		m.err = c.fail(CloseInternalError, "message could not be finished", cause, false)
+		return m.err
+	}
+	m.err = cause
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if m.packed {
+		c.resetDeflater()
+	}
+	w.open = false
+	if !w.busy { // else its holder gives way to the next when it is done
+		w.busy = true
+		c.release()
+	}
+	return m.err
 }
 
 // fragment is the payload size at which a fragment leaves.
@@ -695,13 +737,13 @@ func (m *MessageWriter) fragment() int {
 // as it comes: on the first byte that cannot be UTF-8 the message cannot be
 // finished, and the connection is closed with 1011 if it was begun.
 func (m *MessageWriter) Write(p []byte) (int, error) {
-	if err := m.usable(); err != nil {
+	if err := m.enter(); err != nil {
 		return 0, err
 	}
-	if m.op == wire.Text {
-		if bad := m.text.Next(p); bad >= 0 {
-			return 0, m.giveUp(errNotUTF8)
-		}
+	defer m.leave()
+	if m.op == wire.Text && m.text.Next(p) >= 0 {
+		_ = m.abandon(errNotUTF8)
+		return 0, errNotUTF8
 	}
 	n := len(p)
 	m.size += int64(n)
@@ -712,43 +754,35 @@ func (m *MessageWriter) Write(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	if len(m.buf)+len(p) <= m.fragment() {
-		m.buf = append(slices.Grow(m.buf, min(m.fragment(), len(p))), p...)
-		return n, nil
-	}
-	// More than a fragment: fill the one held, send all but the last.
-	if len(m.buf) > 0 {
-		k := m.fragment() - len(m.buf)
-		m.buf = append(m.buf, p[:k]...)
-		p = p[k:]
-		if err := m.send(m.buf, false); err != nil {
-			return 0, err
-		}
-		if len(m.buf)+len(p) <= m.fragment() {
-			m.buf = append(m.buf, p...)
+	for len(p) > 0 {
+		room := m.fragment() - len(m.buf)
+		switch {
+		case len(p) <= room:
+			// Held back: it may be the last, and FIN travels with it.
+			m.buf = append(slices.Grow(m.buf, len(p)), p...)
 			return n, nil
-		}
-		if len(m.buf) > 0 { // the beginning of a character
-			k := min(m.fragment()-len(m.buf), len(p))
-			m.buf = append(m.buf, p[:k]...)
+		case len(m.buf) == 0:
+			// All but the last fragment leave from p itself.
+			k := (len(p) - 1) / m.fragment() * m.fragment()
+			if m.op == wire.Text {
+				k = proto.CutText(p, k)
+			}
+			if err := m.transfer(p[:k], false); err != nil {
+				return 0, err
+			}
 			p = p[k:]
+		default:
+			m.buf = append(m.buf, p[:room]...)
 			if err := m.send(m.buf, false); err != nil {
 				return 0, err
 			}
+			if k := len(m.buf); k <= room {
+				// The beginning of a character: it goes with the rest of p.
+				room, m.buf = room-k, m.buf[:0]
+			}
+			p = p[room:]
 		}
 	}
-	if len(p) > m.fragment() {
-		k := (len(p) - 1) / m.fragment() * m.fragment()
-		head := p[:k]
-		if m.op == wire.Text {
-			head = p[:proto.CutText(p, k)]
-		}
-		if err := m.sendBorrowed(head); err != nil {
-			return 0, err
-		}
-		p = p[len(head):]
-	}
-	m.buf = append(m.buf, p...)
 	return n, nil
 }
 
@@ -781,22 +815,6 @@ func (m *MessageWriter) ReadFrom(r io.Reader) (n int64, err error) {
 // emptyReadsMax is how often a reader may give nothing and no error in a row.
 const emptyReadsMax = 100
 
-// usable is the error of a writer that may not be used any more.
-func (m *MessageWriter) usable() error {
-	m.c.w.mu.Lock()
-	defer m.c.w.mu.Unlock()
-	switch {
-	case m.closed:
-		return errWriterClosed
-	case m.err != nil:
-		return m.err
-	case m.c.w.final != nil:
-		m.err = m.c.w.final
-		return m.err
-	}
-	return nil
-}
-
 // send sends what is held, up to the last whole character, and keeps the rest.
 func (m *MessageWriter) send(p []byte, last bool) error {
 	keep := 0
@@ -814,58 +832,41 @@ func (m *MessageWriter) send(p []byte, last bool) error {
 	return nil
 }
 
-// sendBorrowed sends p, which is not m.buf.
-func (m *MessageWriter) sendBorrowed(p []byte) error {
-	if len(p) == 0 {
-		return nil
-	}
-	return m.transfer(p, false)
-}
-
 // transfer puts p on the wire as fragments of the message.
 func (m *MessageWriter) transfer(p []byte, last bool) error {
 	c := m.c
 	w := &c.w
 	w.mu.Lock()
-	if err := m.lock(); err != nil {
+	if err := c.resume(m.ctx); err != nil {
+		w.mu.Unlock()
+		if m.ctx.Err() != nil {
+			return m.abandon(m.ctx.Err())
+		}
+		if err := m.usable(); err != nil {
+			return err
+		}
+		m.err = err
 		return err
 	}
 	err := c.sendFragments(m.ctx, m.op, p, fragmentOpts{last: last, compressed: m.packed, begun: m.begun, size: m.size})
-	if err != nil {
+	switch {
+	case err != nil:
+		if m.packed {
+			c.resetDeflater()
+		}
 		m.err = c.finish(err)
 		return m.err
-	}
-	m.begun = true
-	if last {
-		m.closed = true
-		if m.packed {
-			w.deflater.Release()
-		}
-		return c.finish(nil)
-	}
-	c.release()
-	w.mu.Unlock()
-	return nil
-}
-
-// lock takes the frame lock. mu is held on call, and on return if it succeeds.
-func (m *MessageWriter) lock() error {
-	w := &m.c.w
-	err := m.c.resume(m.ctx)
-	switch {
-	case err == nil && m.err != nil: // abandon was quicker
-		err = m.err
-		m.c.release()
-	case err != nil && m.err == nil && w.final == nil && m.ctx.Err() != nil:
+	case !last:
+		m.begun = true
+		c.release()
 		w.mu.Unlock()
-		m.c.abandon(m)
-		w.mu.Lock()
-		err = m.err
+		return nil
 	}
-	if err != nil {
-		w.mu.Unlock()
+	m.closed = true
+	if m.packed {
+		w.deflater.Release()
 	}
-	return err
+	return c.finish(nil)
 }
 
 // resume takes the frame lock for the holder of the message lock. mu is held
@@ -889,34 +890,13 @@ func (c *Conn) resume(ctx context.Context) error {
 	return err
 }
 
-// giveUp ends a message that cannot be finished.
-func (m *MessageWriter) giveUp(cause error) error {
-	c := m.c
-	w := &c.w
-	w.mu.Lock()
-	if err := m.lock(); err != nil {
-		return err
-	}
-	m.err = cause
-	if m.begun {
-		w.mu.Unlock()
-		_ = c.fail(CloseInternalError, "", cause, true)
-		return cause
-	}
-	if m.packed {
-		w.deflater.Close()
-		w.deflater.Reset(c.ownWindowBits(), c.ownTakeover())
-	}
-	_ = c.finish(&unsentError{cause})
-	return cause
-}
-
 // Flush sends what is held as a fragment, if there is anything: for a message
 // whose receiver reads it as a stream. Of text, an unfinished character stays.
 func (m *MessageWriter) Flush() error {
-	if err := m.usable(); err != nil {
+	if err := m.enter(); err != nil {
 		return err
 	}
+	defer m.leave()
 	if m.packed {
 		m.buf = m.c.w.deflater.Flush(m.buf)
 	}
@@ -929,14 +909,16 @@ func (m *MessageWriter) Flush() error {
 // Close ends the message. Others may then write. Text that ends inside a
 // character is refused, as Write refuses bad bytes.
 func (m *MessageWriter) Close() error {
-	if err := m.usable(); err != nil {
+	if err := m.enter(); err != nil {
 		return err
 	}
+	defer m.leave()
 	if m.stop != nil {
 		m.stop()
 	}
 	if m.op == wire.Text && !m.text.Complete() {
-		return m.giveUp(errNotUTF8)
+		_ = m.abandon(errNotUTF8)
+		return errNotUTF8
 	}
 	if m.packed {
 		m.buf = m.c.w.deflater.Finish(m.buf)
