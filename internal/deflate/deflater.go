@@ -20,9 +20,9 @@ type Deflater struct {
 }
 
 // contextBitsDefault is the logarithm of how much of what was sent is kept for
-// the next message. The receiver's window may be larger, but 4 KiB have most of
-// the effect at an eighth of the memory, and what is kept has to be indexed again
-// for each message (docs/adr/0002-inflater.md has the figures).
+// the next message. The receiver's window may be larger, but memory is what
+// bounds the number of connections, and what is kept has to be indexed again for
+// each message (docs/adr/0002-inflater.md has the figures).
 const contextBitsDefault = 12
 
 // encoder is what a message needs while it is compressed.
