@@ -95,7 +95,6 @@ func (c *Conn) startClose(code CloseCode, reason string) error {
 		t.settle(done, errClosing)
 	}
 	w.control.later = &CloseFrame{Code: code, Reason: reason}
-	w.control.since = time.Now()
 	if !w.busy && !w.open {
 		w.busy = true
 		c.release() // finds the Close and sends it
@@ -204,7 +203,6 @@ func (c *Conn) fail(code CloseCode, reason string, cause error, holding bool) er
 	frame := &CloseFrame{Code: code, Reason: reason}
 	if !w.sender.Closed() {
 		w.control.frame, w.control.later = frame, nil
-		w.control.since = time.Now()
 		w.closes.Sent(code, reason)
 	}
 	sent, received, remote := w.closes.Frames()
@@ -248,7 +246,6 @@ func (c *Conn) gotClose(code CloseCode, reason string) error {
 		// previously send a Close frame, the endpoint MUST send a Close frame in
 		// response." It may pass between the fragments of a message of ours.
 		w.control.frame, w.control.later = &CloseFrame{Code: w.closes.Answer()}, nil
-		w.control.since = time.Now()
 		w.closes.Sent(w.closes.Answer(), "")
 	}
 	sent, received, remote := w.closes.Frames()
@@ -318,12 +315,12 @@ func (c *Conn) linger(until time.Time) {
 	}
 	c.resetRead()
 	_ = c.nc.SetReadDeadline(until)
-	buf := readBuffers.Get().(*[readBufferSize]byte)
+	buf := readBuffers.Get().(*readBuffer)
 	defer readBuffers.Put(buf)
 	for {
-		n, err := c.nc.Read(buf[:])
+		n, err := c.nc.Read(buf.b[:])
 		if t := c.trace(); n > 0 && t != nil && t.Bytes != nil {
-			t.Bytes(In, buf[:n])
+			t.Bytes(In, buf.b[:n])
 		}
 		if err != nil {
 			return

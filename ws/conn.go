@@ -50,7 +50,7 @@ type life struct {
 	ended   bool          // and everybody has been told
 	alive   *time.Timer   // keep-alive
 	closing *time.Timer   // gives up on the closing handshake
-	pings   pings
+	pings   *pings        // made with the first ping
 }
 
 // established is what the opening handshake settled.
@@ -85,7 +85,6 @@ func newConn(nc net.Conn, role Role, cfg Config, est established) *Conn {
 		opened:      time.Now(),
 	}
 	c.r.recv.Init(role.Peer(), set.limits(est.deflate != nil))
-	c.r.early = est.early
 	var key func() [4]byte
 	if role == RoleClient {
 		key = newKeys()
@@ -99,6 +98,10 @@ func newConn(nc net.Conn, role Role, cfg Config, est established) *Conn {
 	}
 	if c.cfg.KeepAlive > 0 {
 		c.startKeepAlive()
+	}
+	if len(est.early) > 0 {
+		c.received(est.early)
+		c.r.in = est.early
 	}
 	return c
 }
@@ -140,7 +143,9 @@ func (c *Conn) Stats() Stats {
 	c.w.mu.Unlock()
 	s.Received = c.r.snapshot()
 	c.life.mu.Lock()
-	s.PingRTT = c.life.pings.rtt
+	if p := c.life.pings; p != nil {
+		s.PingRTT = p.rtt
+	}
 	c.life.mu.Unlock()
 	s.Opened = c.opened
 	s.Connections = 1

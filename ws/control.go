@@ -17,16 +17,17 @@ const pongsMax = 16
 // controls are control frames that wait for the wire. They are guarded by
 // writeSide.mu.
 type controls struct {
-	pongs *pongQueue
-	pings []uint64
+	owed  *owed       // made with the first ping of either side
 	frame *CloseFrame // our Close, as soon as a frame boundary comes
 	later *CloseFrame // our Close, when the message in flight is finished
-	since time.Time   // since when the oldest waits
 }
 
-type pongQueue struct {
-	n    int
-	list [pongsMax]struct {
+// owed are pings and pongs that wait for the wire.
+type owed struct {
+	since time.Time // since when the oldest waits
+	pings []uint64
+	n     int // pongs in list
+	list  [pongsMax]struct {
 		n int
 		b [wire.ControlPayloadMax]byte
 	}
@@ -34,20 +35,29 @@ type pongQueue struct {
 
 // due reports whether a control frame waits.
 func (q *controls) due() bool {
-	return q.frame != nil || len(q.pings) > 0 || q.pongs != nil && q.pongs.n > 0
+	return q.frame != nil || q.owed != nil && (q.owed.n > 0 || len(q.owed.pings) > 0)
+}
+
+// owe returns the pings and pongs that wait, to add one.
+func (q *controls) owe() *owed {
+	if q.owed == nil {
+		q.owed = new(owed)
+	}
+	if q.owed.since.IsZero() {
+		q.owed.since = time.Now()
+	}
+	return q.owed
 }
 
 // push owes a pong. When the queue is full the newest takes the place of the
 // newest, and push returns false.
 func (q *controls) push(payload []byte) bool {
-	if q.pongs == nil {
-		q.pongs = new(pongQueue)
-	}
-	room := q.pongs.n < pongsMax
+	o := q.owe()
+	room := o.n < pongsMax
 	if room {
-		q.pongs.n++
+		o.n++
 	}
-	p := &q.pongs.list[q.pongs.n-1]
+	p := &o.list[o.n-1]
 	p.n = copy(p.b[:], payload)
 	return room
 }
@@ -60,8 +70,7 @@ func (c *Conn) takeControl(b *batch) {
 	if !q.due() {
 		return
 	}
-	since := q.since
-	q.since = time.Time{}
+	var since time.Time
 	add := func(op wire.Opcode, payload []byte, last bool) {
 		open := w.sender.Open()
 		h, err := w.sender.Control(op, len(payload))
@@ -76,17 +85,17 @@ func (c *Conn) takeControl(b *batch) {
 		b.size += wire.HeaderMax + len(payload)
 		b.copyFrame(h, payload, piece{end: true, close: last, since: since})
 	}
-	if q.pongs != nil {
-		for i := range q.pongs.list[:q.pongs.n] {
-			p := &q.pongs.list[i]
+	if o := q.owed; o != nil {
+		since, o.since = o.since, since
+		for i := range o.list[:o.n] {
+			p := &o.list[i]
 			add(wire.Pong, p.b[:p.n], false)
 		}
-		q.pongs.n = 0
+		for _, id := range o.pings {
+			add(wire.Ping, binary.BigEndian.AppendUint64(nil, id), false)
+		}
+		o.n, o.pings = 0, o.pings[:0]
 	}
-	for _, id := range q.pings {
-		add(wire.Ping, binary.BigEndian.AppendUint64(nil, id), false)
-	}
-	q.pings = q.pings[:0]
 	if q.frame != nil {
 		w.closes.Sent(q.frame.Code, q.frame.Reason)
 		add(wire.Close, closeBody(q.frame), true)
@@ -132,14 +141,11 @@ func (c *Conn) flush() {
 	w.mu.Unlock()
 }
 
-// owe notes that a control frame waits, and sees to it that somebody sends it
-// unless the caller does so itself. mu is held.
-func (c *Conn) owe(flush bool) {
+// flushSoon sees to it that somebody sends the control frames that wait. mu is
+// held.
+func (c *Conn) flushSoon() {
 	w := &c.w
-	if w.control.since.IsZero() {
-		w.control.since = time.Now()
-	}
-	if flush && !w.busy && w.final == nil {
+	if !w.busy && w.final == nil {
 		w.busy = true
 		go c.flushControl()
 	}
@@ -158,8 +164,9 @@ func (c *Conn) gotPing(payload []byte) {
 	if !w.control.push(payload) {
 		w.stats.pongsDropped++
 	}
-	c.r.owes = c.r.serving
-	c.owe(!c.r.serving)
+	if c.r.owes = c.r.serving; !c.r.owes {
+		c.flushSoon()
+	}
 }
 
 // pings are the pings of ours that wait for a pong. Guarded by life.mu.
@@ -187,6 +194,9 @@ const pingsMax = 1024
 func (c *Conn) Ping(ctx context.Context) (rtt time.Duration, err error) {
 	l := &c.life
 	l.mu.Lock()
+	if l.pings == nil {
+		l.pings = new(pings)
+	}
 	if len(l.pings.waiting) >= pingsMax {
 		l.mu.Unlock()
 		return 0, errPings
@@ -219,8 +229,9 @@ func (c *Conn) sendPing(id uint64) error {
 	if err := w.refuse(); err != nil {
 		return err
 	}
-	w.control.pings = append(w.control.pings, id)
-	c.owe(true)
+	o := w.control.owe()
+	o.pings = append(o.pings, id)
+	c.flushSoon()
 	return nil
 }
 
@@ -246,7 +257,7 @@ func (c *Conn) gotPong(payload []byte) {
 	l := &c.life
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if id == 0 || id > l.pings.last {
+	if l.pings == nil || id == 0 || id > l.pings.last {
 		return
 	}
 	now := time.Now()
@@ -269,6 +280,7 @@ func (c *Conn) gotPong(payload []byte) {
 func (c *Conn) startKeepAlive() {
 	c.life.mu.Lock()
 	defer c.life.mu.Unlock()
+	c.life.pings = new(pings)
 	c.life.alive = time.AfterFunc(c.cfg.KeepAlive, c.keepAlive)
 }
 
@@ -282,7 +294,7 @@ func (c *Conn) keepAlive() {
 		l.mu.Unlock()
 		return
 	}
-	p := &l.pings
+	p := l.pings
 	quiet := seen == p.seen
 	p.seen = seen
 	next, ping, dead := c.cfg.KeepAlive, uint64(0), false

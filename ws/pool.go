@@ -1,13 +1,23 @@
 package ws
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/weft-ws/weft/internal/proto"
+)
 
 // readBufferSize is how much one read of the network takes at most. The buffer
 // comes from a pool when bytes are there and goes back when they are consumed:
 // an idle connection holds none.
 const readBufferSize = 64 << 10
 
-var readBuffers = sync.Pool{New: func() any { return new([readBufferSize]byte) }}
+var readBuffers = sync.Pool{New: func() any { return new(readBuffer) }}
+
+// A readBuffer is what one read takes, and the latest event in it.
+type readBuffer struct {
+	b  [readBufferSize]byte
+	ev proto.Event
+}
 
 // A messageBuffer collects the fragments of a message. It grows as bytes
 // arrive, never by what a header promises.
@@ -31,7 +41,7 @@ var (
 )
 
 const (
-	messageBufferFirst = 4 << 10
+	messageBufferFirst = 1 << 10
 	messageBufferSmall = 64 << 10
 	// messageBufferKeep is the largest buffer that goes back to a pool; a
 	// sync.Pool drops what two collections have not used.

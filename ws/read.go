@@ -23,15 +23,13 @@ const directMin = readBufferSize
 type readSide struct {
 	lock    readLock
 	recv    proto.Receiver
-	ev      proto.Event // the latest
-	serving bool        // a callback loop reads; set before the first read
-	ctx     handlerCtx  // what a Handler is given
-	held    bool        // the receiver's clocks are stopped
-	owes    bool        // a callback loop may have something to send before it waits
+	serving bool       // a callback loop reads; set before the first read
+	ctx     handlerCtx // what a Handler is given
+	held    bool       // the receiver's clocks are stopped
+	owes    bool       // a callback loop may have something to send before it waits
 
-	early []byte                // arrived with the handshake, not yet used
-	in    []byte                // read, not yet consumed; part of buf or early
-	buf   *[readBufferSize]byte // nil while nothing is there
+	in  []byte      // read, not yet consumed: part of buf, or came with the handshake
+	buf *readBuffer // nil while nothing is there
 
 	try     func(fd uintptr) bool // c.attemptRead, made once
 	dst     []byte                // where attemptRead reads to; nil: buf
@@ -48,7 +46,7 @@ type readSide struct {
 
 	count traffic // of the owner
 	mu    sync.Mutex
-	seen  traffic // published from count
+	seen  *traffic // published from count; made with the first
 }
 
 // A Message is a complete data message.
@@ -61,16 +59,23 @@ type Message struct {
 func (r *readSide) snapshot() Traffic {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.seen == nil {
+		return Traffic{}
+	}
 	return r.seen.snapshot()
 }
 
 // publish lets others see the counters.
 func (r *readSide) publish() {
-	if r.count.bytes == r.seen.bytes && r.count.frames == r.seen.frames && r.count.messages == r.seen.messages {
+	if s := r.seen; s == nil && r.count.bytes == 0 ||
+		s != nil && r.count.bytes == s.bytes && r.count.frames == s.frames && r.count.messages == s.messages {
 		return // only the owner writes seen
 	}
 	r.mu.Lock()
-	r.count.publish(&r.seen)
+	if r.seen == nil {
+		r.seen = new(traffic)
+	}
+	r.count.publish(r.seen)
 	r.mu.Unlock()
 }
 
@@ -123,9 +128,9 @@ func (c *Conn) refuseRead() error {
 // on the way. Its payload is valid until the next call.
 func (c *Conn) next(ctx context.Context) (*proto.Event, error) {
 	r := &c.r
-	ev := &r.ev
 	for {
 		for len(r.in) > 0 {
+			ev := c.event()
 			n, err := r.recv.Step(ev, r.in)
 			r.in = r.in[n:]
 			if ev.FrameStart {
@@ -178,13 +183,14 @@ func (c *Conn) nextDirect(ctx context.Context, dst []byte) (*proto.Event, error)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := r.recv.Step(&r.ev, dst[:n]); err != nil {
+	ev := c.event()
+	if _, err := r.recv.Step(ev, dst[:n]); err != nil {
 		return nil, c.failRead(err)
 	}
-	if r.ev.Last {
+	if ev.Last {
 		r.count.message(r.recv.Received(), r.recv.Fragments())
 	}
-	return &r.ev, nil
+	return ev, nil
 }
 
 // fill reads the network once, into dst, or else into the read buffer, which
@@ -192,19 +198,6 @@ func (c *Conn) nextDirect(ctx context.Context, dst []byte) (*proto.Event, error)
 // other error is final.
 func (c *Conn) fill(ctx context.Context, dst []byte) (int, error) {
 	r := &c.r
-	if len(r.early) > 0 {
-		n := len(r.early)
-		if dst != nil {
-			n = copy(dst, r.early)
-			r.early = r.early[n:]
-			c.received(dst[:n])
-			return n, nil
-		}
-		r.in, r.early = r.early, nil
-		c.received(r.in)
-		return n, nil
-	}
-	r.early = nil
 	for {
 		if r.recv.Timed() {
 			if err := r.recv.Tick(time.Now()); err != nil {
@@ -235,7 +228,7 @@ func (c *Conn) filled(ctx context.Context, dst []byte, n int, err error) (int, e
 	}
 	if n > 0 {
 		if dst == nil {
-			dst = r.buf[:]
+			dst = r.buf.b[:]
 			r.in = dst[:n]
 		}
 		c.received(dst[:n])
@@ -283,7 +276,7 @@ func (c *Conn) attemptRead(fd uintptr) bool {
 	p := r.dst
 	if p == nil {
 		c.takeBuf()
-		p = r.buf[:]
+		p = r.buf.b[:]
 	}
 	n, again, err := sysRead(fd, p)
 	if !again {
@@ -315,7 +308,7 @@ func (c *Conn) fillGeneric(ctx context.Context, dst []byte) (int, error) {
 	r.waitCtx = ctx
 	if dst == nil {
 		c.takeBuf()
-		dst = r.buf[:]
+		dst = r.buf.b[:]
 	}
 	if !c.waitRead() {
 		// The context has ended already. If something is there no waiting is
@@ -333,12 +326,20 @@ func (c *Conn) fillGeneric(ctx context.Context, dst []byte) (int, error) {
 
 func (c *Conn) takeBuf() {
 	if c.r.buf == nil {
-		c.r.buf = readBuffers.Get().(*[readBufferSize]byte)
+		c.r.buf = readBuffers.Get().(*readBuffer)
 	}
+}
+
+// event is where the latest event is kept: with the read buffer, since an idle
+// connection has neither.
+func (c *Conn) event() *proto.Event {
+	c.takeBuf()
+	return &c.r.buf.ev
 }
 
 func (c *Conn) releaseBuf() {
 	if c.r.buf != nil {
+		c.r.buf.ev.Payload = nil
 		readBuffers.Put(c.r.buf)
 		c.r.buf, c.r.in = nil, nil
 	}
@@ -711,10 +712,10 @@ func (m *MessageReader) Discard() error {
 	if errors.Is(m.err, io.EOF) && m.err == io.EOF {
 		return nil
 	}
-	buf := readBuffers.Get().(*[readBufferSize]byte)
+	buf := readBuffers.Get().(*readBuffer)
 	defer readBuffers.Put(buf)
 	for {
-		if _, err := m.Read(buf[:]); err != nil {
+		if _, err := m.Read(buf.b[:]); err != nil {
 			if err == io.EOF {
 				return nil
 			}

@@ -63,8 +63,11 @@ func (c *Conn) Send(ctx context.Context, o Outgoing) error {
 		return errNotUTF8
 	}
 	w := &c.w
-	q := &w.sendQ
 	w.mu.Lock()
+	if w.sendQ == nil {
+		w.sendQ = new(sendQueue)
+	}
+	q := w.sendQ
 	for {
 		if err := w.refuse(); err != nil {
 			w.mu.Unlock()
@@ -119,7 +122,9 @@ func (c *Conn) Send(ctx context.Context, o Outgoing) error {
 // pump sends what the queue holds until it is empty.
 func (c *Conn) pump() {
 	w := &c.w
-	q := &w.sendQ
+	w.mu.Lock()
+	q := w.sendQ
+	w.mu.Unlock()
 	for {
 		w.mu.Lock()
 		if len(q.list) == 0 {
@@ -146,8 +151,8 @@ func (c *Conn) closeQueue() {
 	w := &c.w
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.sendQ.room != nil {
-		close(w.sendQ.room)
-		w.sendQ.room = nil
+	if q := w.sendQ; q != nil && q.room != nil {
+		close(q.room)
+		q.room = nil
 	}
 }

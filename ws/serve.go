@@ -117,7 +117,7 @@ func (c *Conn) serveAll(h Handler) {
 // the smallest stack there is.
 func (c *Conn) awaitInput(ctx context.Context) error {
 	r := &c.r
-	if len(r.in) > 0 || len(r.early) > 0 || c.raw == nil || r.recv.Timed() {
+	if len(r.in) > 0 || c.raw == nil || r.recv.Timed() {
 		return nil
 	}
 	c.flushOwed()

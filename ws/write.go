@@ -52,7 +52,7 @@ type writeSide struct {
 
 	sent  traffic
 	stats writeStats
-	sendQ sendQueue
+	sendQ *sendQueue // made with the first Send
 }
 
 // writeStats are the counters of a writeSide beside its traffic.
@@ -68,7 +68,10 @@ func (w *writeSide) snapshot() Stats {
 		Sent:        w.sent.snapshot(),
 		Interleaved: w.stats.interleaved, ControlWait: w.stats.controlWait,
 		Replaced: w.stats.replaced, Refused: w.stats.refused, PongsDropped: w.stats.pongsDropped,
-		Queued: w.sendQ.bytes, Waiting: w.waiting,
+		Waiting: w.waiting,
+	}
+	if w.sendQ != nil {
+		s.Queued = w.sendQ.bytes
 	}
 	if w.final != nil {
 		s.CloseCode = w.final.Code
@@ -789,12 +792,12 @@ func (m *MessageWriter) Write(p []byte) (int, error) {
 // ReadFrom adds everything that r gives to the message, in constant memory, and
 // does not close it. It stops at r's error, which it returns unless it is io.EOF.
 func (m *MessageWriter) ReadFrom(r io.Reader) (n int64, err error) {
-	buf := readBuffers.Get().(*[readBufferSize]byte)
+	buf := readBuffers.Get().(*readBuffer)
 	defer readBuffers.Put(buf)
 	for empty := 0; ; {
-		k, err := r.Read(buf[:])
+		k, err := r.Read(buf.b[:])
 		if k > 0 {
-			w, err := m.Write(buf[:k])
+			w, err := m.Write(buf.b[:k])
 			n += int64(w)
 			if err != nil {
 				return n, err

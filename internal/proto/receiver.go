@@ -61,7 +61,7 @@ type Receiver struct {
 	first    int64  // frame in which the present message began
 	lastFin  int64  // frame in which the last message ended
 
-	clock clocks
+	clock *clocks // made with the first Tick
 }
 
 // An instant is a time in nanoseconds since clocks.base, plus one; zero means
@@ -102,7 +102,9 @@ func NewReceiver(from Role, lim *Limits) *Receiver {
 // Init makes r ready, as NewReceiver does.
 func (r *Receiver) Init(from Role, lim *Limits) {
 	r.from, r.lim = from, lim
-	r.clock.tokens = float64(lim.ControlBurst)
+	if lim.ControlRate > 0 {
+		r.clock = &clocks{tokens: float64(lim.ControlBurst)}
+	}
 }
 
 // Frame is the frame whose header was accepted last.
@@ -545,10 +547,13 @@ func (r *Receiver) Timed() bool {
 // and once more when Deadline has passed. A missed deadline is a
 // *TimeoutError; it is final.
 func (r *Receiver) Tick(now time.Time) error {
-	c := &r.clock
 	if r.err != nil || r.closed {
 		return r.err
 	}
+	if r.clock == nil {
+		r.clock = new(clocks)
+	}
+	c := r.clock
 	t := c.at(now)
 	if r.offset != c.offset || c.alive == 0 {
 		c.alive, c.offset = t, r.offset
@@ -598,8 +603,8 @@ func (r *Receiver) Deadline() time.Time {
 
 // next is the earliest of the running deadlines.
 func (r *Receiver) next() (at instant, limit string, after time.Duration) {
-	c := &r.clock
-	if r.err != nil || r.closed || c.held != 0 {
+	c := r.clock
+	if c == nil || r.err != nil || r.closed || c.held != 0 {
 		return 0, "", 0
 	}
 	earlier := func(from instant, d, extra time.Duration, name string) {
@@ -624,15 +629,15 @@ func (r *Receiver) next() (at instant, limit string, after time.Duration) {
 // it we would punish an innocent sender, because TCP's backpressure stretches
 // its message.
 func (r *Receiver) Hold(now time.Time) {
-	if c := &r.clock; c.held == 0 {
+	if c := r.clock; c != nil && c.held == 0 {
 		c.held = c.at(now)
 	}
 }
 
 // Resume starts the clocks again.
 func (r *Receiver) Resume(now time.Time) {
-	c := &r.clock
-	if c.held == 0 {
+	c := r.clock
+	if c == nil || c.held == 0 {
 		return
 	}
 	d := c.at(now) - c.held
