@@ -19,7 +19,7 @@ described in docs/mcp-over-websocket.md, the gateway in docs/gateway.md.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newMCPServeCmd(), newMCPCallCmd(), newMCPWatchCmd())
+	cmd.AddCommand(newMCPServeCmd(), newMCPCallCmd(), newMCPConnectCmd(), newMCPProbeCmd(), newMCPLsCmd(), newMCPKillCmd(), newMCPWatchCmd())
 	return cmd
 }
 

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weft-ws/weft/gateway"
+)
+
+// adminFlags say which gateway is meant.
+type adminFlags struct {
+	client clientFlags
+	admin  string
+}
+
+func (f *adminFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.admin, "admin", "http://127.0.0.1:8080", "address of the gateway")
+	cmd.Flags().StringVar(&f.client.tokenFile, "token-file", "", "file with the gateway's token (default: $"+tokenEnv+")")
+}
+
+// ask sends a request to the administrative endpoint and decodes the answer.
+func (f *adminFlags) ask(cmd *cobra.Command, method, path string, into any) error {
+	req, err := http.NewRequestWithContext(cmd.Context(), method, strings.TrimRight(f.admin, "/")+path, nil)
+	if err != nil {
+		return err
+	}
+	token, err := f.client.token()
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return fmt.Errorf("%w\nhint: is a gateway running there? say --admin http://HOST:PORT", err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode >= 300 {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<10))
+		err := fmt.Errorf("the gateway answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
+		switch resp.StatusCode {
+		case http.StatusUnauthorized:
+			err = fmt.Errorf("%w\nhint: set %s to the gateway's token", err, tokenEnv)
+		case http.StatusNotFound:
+			err = &exitError{1, err}
+		}
+		return err
+	}
+	if into == nil {
+		return nil
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+func newMCPLsCmd() *cobra.Command {
+	var f adminFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "ls",
+		Short: "List the servers, sessions and calls in flight of a running gateway",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var list struct {
+				Servers  []gateway.ServerInfo  `json:"servers"`
+				Sessions []gateway.SessionInfo `json:"sessions"`
+			}
+			if err := f.ask(cmd, http.MethodGet, "/admin/servers", &list.Servers); err != nil {
+				return err
+			}
+			if err := f.ask(cmd, http.MethodGet, "/admin/sessions", &list.Sessions); err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(cmd.OutOrStdout()).Encode(list)
+			}
+			w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "SERVER\tSTATE\tPID\tCLIENTS\tCALLS\tBACKEND")
+			for _, s := range list.Servers {
+				if len(s.Running) == 0 {
+					fmt.Fprintf(w, "%s\tidle\t\t0\t0\t%s\n", s.Name, s.Backend)
+				}
+				for _, r := range s.Running {
+					pid := ""
+					if r.PID > 0 {
+						pid = fmt.Sprint(r.PID)
+					}
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%s\n", s.Name, r.State, pid, r.Clients, r.Calls, s.Backend)
+				}
+			}
+			fmt.Fprintln(w, "\nSESSION\tSERVER\tPRINCIPAL\tREMOTE\tAGE\tCALLS")
+			for _, s := range list.Sessions {
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\n", s.ID, s.Route, s.Principal, s.Remote, time.Since(s.Opened).Round(time.Second), len(s.Calls))
+				for _, c := range s.Calls {
+					fmt.Fprintf(w, "  call %s\t%s\t\t\t%s\t\n", c.ID, c.Method, (time.Duration(c.Seconds * float64(time.Second))).Round(time.Millisecond))
+				}
+			}
+			return w.Flush()
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func newMCPKillCmd() *cobra.Command {
+	var f adminFlags
+	var server bool
+	var call string
+	cmd := &cobra.Command{
+		Use:   "kill SESSION | kill SESSION --call ID | kill --server NAME",
+		Short: "End a session, a call in flight or the processes of a server",
+		Long: `kill ends one session of a running gateway, or one call of it (its id as weft mcp
+ls shows it), or with --server the running processes of a server, which are
+started again. What was in flight is answered with an error.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id := url.PathEscape(args[0])
+			switch {
+			case server && call != "":
+				return errors.New("--server and --call exclude each other")
+			case server:
+				return f.ask(cmd, http.MethodDelete, "/admin/servers/"+id, nil)
+			case call != "":
+				return f.ask(cmd, http.MethodDelete, "/admin/sessions/"+id+"/calls?id="+url.QueryEscape(call), nil)
+			}
+			return f.ask(cmd, http.MethodDelete, "/admin/sessions/"+id, nil)
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&server, "server", false, "the argument is the name of a server")
+	cmd.Flags().StringVar(&call, "call", "", "end only the call with this id")
+	return cmd
+}
