@@ -325,6 +325,7 @@ func TestLimits(t *testing.T) {
 	if err := third.wait(); err == nil || !strings.Contains(third.note(), "room is full") {
 		t.Errorf("the third in a room for two: %v", err)
 	}
+	eventually(t, "the third is gone", func() bool { return s.Stats().Clients == 2 })
 	join(t, s.config(s.ws+"/other"))
 	if _, err := tryJoin(t, s.config(s.ws+"/other")); err == nil || Final(err) || !strings.Contains(err.Error(), "503") {
 		t.Errorf("the fourth on a server for three: %v", err)
@@ -510,6 +511,56 @@ func TestBackoff(t *testing.T) {
 	for n, most := range []time.Duration{250e6, 500e6, 1e9, 2e9, 4e9, 8e9, 10e9, 10e9} {
 		if d := Backoff(n); d > most || d < most/2 {
 			t.Errorf("attempt %d waits %v, want %v to %v", n, d, most/2, most)
+		}
+	}
+}
+
+// A view keeps its rate on average and falls into step with the pictures.
+func TestPace(t *testing.T) {
+	const interval = time.Second / 60
+	for _, c := range []struct {
+		pictures   time.Duration // time between two pictures; 0 for none
+		frames     int           // in ten seconds, at least
+		latencyMax time.Duration // of a picture, once in step
+	}{
+		{0, 599, 0},
+		{time.Second / 60, 590, time.Millisecond},
+		{time.Second / 30, 590, time.Millisecond},
+		{time.Second / 61, 590, interval},
+		{time.Second / 25, 590, interval},
+		{time.Second / 500, 599, interval},
+		{time.Second, 590, interval},
+	} {
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		begin, end := now, now.Add(10*time.Second)
+		p := pace{interval: interval, saved: 1, at: now}
+		next, came := now.Add(3*time.Millisecond), time.Time{}
+		fresh, frames := false, 0
+		for now.Before(end) {
+			wait := p.next(now, fresh)
+			if wait == 0 {
+				p.sent(now)
+				frames++
+				if fresh && now.Sub(begin) > time.Second && now.Sub(came) > c.latencyMax {
+					t.Fatalf("pictures every %v: one waits %v after %v", c.pictures, now.Sub(came), now.Sub(begin))
+				}
+				fresh = false
+				continue
+			}
+			if due := now.Add(wait); c.pictures == 0 || due.Before(next) {
+				now = due
+				continue
+			}
+			now = next
+			next = next.Add(c.pictures)
+			if !fresh {
+				came = now
+			}
+			fresh = true
+			p.came(now)
+		}
+		if frames < c.frames || frames > 602 {
+			t.Errorf("pictures every %v: %d frames in ten seconds", c.pictures, frames)
 		}
 	}
 }

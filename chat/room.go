@@ -125,7 +125,7 @@ func (r *room) viewFor(m *member, c *acip.Capabilities) {
 	r.unview(m)
 	v := r.views[k]
 	if v == nil {
-		v = &view{room: r, key: k, stop: make(chan struct{})}
+		v = &view{room: r, key: k, stop: make(chan struct{}), wake: make(chan struct{}, 1)}
 		r.views[k] = v
 		r.server.wait.Go(v.run)
 	}
@@ -153,16 +153,66 @@ type view struct {
 	room    *room
 	key     viewKey
 	stop    chan struct{}
-	members []*member // under room.mu
+	wake    chan struct{} // a picture has come
+	members []*member     // under room.mu
 }
+
+// A pace decides when a view shows its next frame. It lets frames go at the
+// rate that was asked for, no faster on average, and in step with the pictures
+// where their rate allows: a picture need not wait for a clock of our own.
+type pace struct {
+	interval time.Duration
+	saved    float64       // frames that may go beyond one per interval; refills, up to 1
+	at       time.Time     // when saved was right
+	last     time.Time     // when the last frame went
+	picture  time.Time     // when the last picture came
+	period   time.Duration // between the last two pictures
+}
+
+const (
+	// A frame with a new picture may be early, and one without waits for a
+	// picture that is expected; both by a fifth of an interval.
+	slack = 5
+	// periodMax is how rare pictures may be, in intervals, to be waited for.
+	periodMax = 3
+)
+
+// came notes a picture.
+func (p *pace) came(now time.Time) { p.period, p.picture = now.Sub(p.picture), now }
+
+// next returns how long to wait for the next frame; zero means now. fresh says
+// that there is a picture which was not shown yet.
+func (p *pace) next(now time.Time, fresh bool) time.Duration {
+	p.saved = min(p.saved+float64(now.Sub(p.at))/float64(p.interval), 1)
+	p.at = now
+	due := p.last.Add(p.interval)
+	if fresh {
+		due = due.Add(-p.interval / slack)
+	} else if expected := p.picture.Add(p.period); p.saved < 1 && p.period < periodMax*p.interval && expected.Add(p.interval/slack).After(now) {
+		due = due.Add(p.interval / slack)
+		if due.After(expected.Add(-p.interval + p.interval/slack)) {
+			// A frame now would be in the way of the picture.
+			due = expected.Add(p.interval / slack)
+		}
+	}
+	if paid := now.Add(time.Duration(-p.saved * float64(p.interval))); paid.After(due) {
+		due = paid
+	}
+	return max(due.Sub(now), 0)
+}
+
+// sent notes a frame.
+func (p *pace) sent(now time.Time) { p.saved, p.last = p.saved-1, now }
 
 // run renders until the view is closed. Frames go out at the rate that was
 // asked for, whether or not something changed; what has not changed is not
 // rendered again.
 func (v *view) run() {
 	renderer := render.New(v.key.look)
-	tick := time.NewTicker(time.Second / time.Duration(v.key.fps))
-	defer tick.Stop()
+	p := pace{interval: time.Second / time.Duration(v.key.fps), saved: 1, at: time.Now()}
+	timer := time.NewTimer(p.interval)
+	defer timer.Stop()
+	fresh := false
 	var sources, last []render.Source
 	var held []*acip.Buffer
 	var frame *acip.Buffer // the last one
@@ -172,11 +222,21 @@ func (v *view) run() {
 		}
 	}()
 	for {
-		select {
-		case <-v.stop:
-			return
-		case <-tick.C:
+		now := time.Now()
+		if wait := p.next(now, fresh); wait > 0 {
+			timer.Reset(wait)
+			select {
+			case <-v.stop:
+				return
+			case <-v.wake:
+				fresh = true
+				p.came(time.Now())
+			case <-timer.C:
+			}
+			continue
 		}
+		p.sent(now)
+		fresh = false
 		sources, held = v.room.snapshot(sources[:0], held[:0])
 		if len(sources) == 0 {
 			if frame != nil {
@@ -274,6 +334,12 @@ func (r *room) show(m *member, b *acip.Buffer, size render.Size) {
 	}
 	m.picture, m.size = b, size
 	m.version++
+	for _, v := range r.views {
+		select {
+		case v.wake <- struct{}{}:
+		default:
+		}
+	}
 	if first {
 		m.streams |= acip.StreamVideo
 		r.recount()
