@@ -376,6 +376,9 @@ var errDropped = errors.New("dropped by CloseNow")
 
 // over notes that the socket is closed.
 func (c *Conn) over() {
+	c.w.mu.Lock()
+	cork := c.w.corkTimer
+	c.w.mu.Unlock()
 	l := &c.life
 	l.mu.Lock()
 	if l.over {
@@ -383,7 +386,7 @@ func (c *Conn) over() {
 		return
 	}
 	l.over = true
-	for _, t := range []*time.Timer{l.alive, l.closing} {
+	for _, t := range []*time.Timer{l.alive, l.closing, cork} {
 		if t != nil {
 			t.Stop()
 		}

@@ -233,6 +233,8 @@ func (c *Conn) corkReply(op wire.Opcode, p []byte) error {
 		if w.corkTimer == nil {
 			w.corkTimer = time.AfterFunc(corkDelay, c.flushReplies)
 		} else {
+			// It is not stopped when the replies leave: to fire once for nothing
+			// when a peer falls silent costs less than to be stopped for each batch.
 			w.corkTimer.Reset(corkDelay)
 		}
 	}

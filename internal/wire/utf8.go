@@ -5,7 +5,37 @@ import "encoding/binary"
 // ValidUTF8 reports whether p is valid UTF-8 as a whole (RFC 3629: no overlong
 // form, no surrogate, nothing beyond U+10FFFF, no character cut off). It says
 // the same as unicode/utf8.Valid.
-func ValidUTF8(p []byte) bool { return validUTF8(best, p) }
+func ValidUTF8(p []byte) bool {
+	return len(p) <= asciiMax && isASCII(p) || validUTF8(best, p)
+}
+
+// asciiMax is the text in bytes up to which it is worth to look for ASCII, word
+// by word, before a kernel is called: short messages mostly are.
+const asciiMax = 256
+
+// isASCII reports whether p has no byte above 0x7F.
+func isASCII(p []byte) bool {
+	const high = 0x8080808080808080
+	for len(p) >= 32 {
+		if (binary.LittleEndian.Uint64(p)|binary.LittleEndian.Uint64(p[8:])|
+			binary.LittleEndian.Uint64(p[16:])|binary.LittleEndian.Uint64(p[24:]))&high != 0 {
+			return false
+		}
+		p = p[32:]
+	}
+	for len(p) >= 8 {
+		if binary.LittleEndian.Uint64(p)&high != 0 {
+			return false
+		}
+		p = p[8:]
+	}
+	for _, b := range p {
+		if b >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
 
 // PartialUTF8 returns how many bytes at the end of p begin a character that p
 // does not finish: 0 to 3. It believes lead bytes, and so also returns more
