@@ -358,8 +358,6 @@ func (c *Conn) begin() *batch {
 	w.corked = nil
 	if b == nil {
 		b = newBatch(c)
-	} else {
-		w.corkTimer.Stop()
 	}
 	c.takeControl(b)
 	return b
