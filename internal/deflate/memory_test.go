@@ -38,7 +38,7 @@ func wiresOf(messages [][]byte, takeover bool) [][]byte {
 // An idle connection without takeover holds next to nothing, one with takeover
 // the peer's window and our context: 36 KiB of at most 42.
 func TestIdleMemory(t *testing.T) {
-	const connections = 100
+	const connections = 60
 	messages := corpus(20, 16, 4096)
 	for _, tt := range []struct {
 		takeover      bool
