@@ -178,10 +178,20 @@ func (c *Conn) detachInput() {
 	r.buf, r.in = nil, rest
 }
 
-// CloseNow drops the connection without a closing handshake.
+// CloseNow drops the connection without a closing handshake. A connection that
+// is ending already, because of an error that a read has just returned, say, is
+// left to come to its end, which CloseTimeout bounds: the peer is still to learn
+// why. So CloseNow may be deferred.
 func (c *Conn) CloseNow() error {
-	c.drop(nil, false)
+	if c.ended() == nil {
+		c.drop(nil, false)
+	}
 	return nil
+}
+
+// kill closes the socket, whatever is under way.
+func (c *Conn) kill() {
+	c.drop(nil, false)
 }
 
 // fail ends the connection for the given cause, with a Close of the given code.

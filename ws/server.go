@@ -107,7 +107,7 @@ func (s *Server) settle(c *Conn, serving bool) {
 	insert(&s.conns, c)
 	switch {
 	case s.drop:
-		go c.CloseNow() // calls remove, which wants s.mu
+		go c.kill() // calls remove, which wants s.mu
 	case s.drained != nil:
 		go goAway(c)
 	}
@@ -182,7 +182,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	conns = slices.Collect(maps.Keys(s.conns))
 	s.mu.Unlock()
 	for _, c := range conns {
-		c.CloseNow()
+		c.kill()
 	}
 	return ctx.Err()
 }
