@@ -72,7 +72,7 @@ func echoes(id string) func(*probing) (string, bool) {
 		if err := c.text(`{"jsonrpc":"2.0","id":` + id + `,"method":"ping"}`); err != nil {
 			return err.Error(), false
 		}
-		got := c.message()
+		got := c.reply()
 		return short(got), strings.Contains(got, `"id":`+id+`}`) || strings.Contains(got, `"id":`+id+`,`)
 	})
 }
@@ -84,11 +84,11 @@ func ignored(msg string) func(*probing) (string, bool) {
 		if err := c.text(msg); err != nil {
 			return err.Error(), false
 		}
-		if err := c.text(`{"jsonrpc":"2.0","id":"after","method":"ping"}`); err != nil {
+		if err := c.text(`{"jsonrpc":"2.0","id":90003,"method":"ping"}`); err != nil {
 			return err.Error(), false
 		}
-		got := c.message()
-		return short(got), strings.Contains(got, `"id":"after"`)
+		got := c.reply()
+		return short(got), strings.Contains(got, `"id":90003`)
 	})
 }
 
@@ -146,7 +146,7 @@ func frame(b0 byte, payload string) func(*rawConn) error {
 
 func raw(b ...byte) func(*rawConn) error { return func(c *rawConn) error { return c.raw(b) } }
 
-const pingMsg = `{"jsonrpc":"2.0","id":"p","method":"ping"}`
+const pingMsg = `{"jsonrpc":"2.0","id":90002,"method":"ping"}`
 
 func cases() []probeCase {
 	hasToken := func(p *probing) bool { return p.o.Token != "" }
@@ -192,7 +192,7 @@ func cases() []probeCase {
 				_ = c.frame(opText, []byte(pingMsg[:7]))
 				_ = c.frame(opCont, []byte(pingMsg[7:20]))
 				_ = c.frame(fin|opCont, []byte(pingMsg[20:]))
-				got := c.answer(`"p"`)
+				got := c.answer("90002")
 				return short(got), strings.Contains(got, "result")
 			})},
 		{id: "F2", name: "a ping between two fragments", want: "a pong before the message is complete",
@@ -213,7 +213,7 @@ func cases() []probeCase {
 		{id: "F3", name: "10,000 fragments of one byte", want: "an answer",
 			why: "legal, if odd", fix: "bound bytes, not fragments",
 			run: talks(func(c *rawConn) (string, bool) {
-				msg := `{"jsonrpc":"2.0","id":"p","method":"ping","params":{"_meta":{"x":"` + strings.Repeat("y", 9900) + `"}}}`
+				msg := `{"jsonrpc":"2.0","id":90002,"method":"ping","params":{"_meta":{"x":"` + strings.Repeat("y", 9900) + `"}}}`
 				for i := range len(msg) {
 					b0 := opCont
 					if i == 0 {
@@ -226,16 +226,16 @@ func cases() []probeCase {
 						return c.end(), false
 					}
 				}
-				got := c.answer(`"p"`)
+				got := c.answer("90002")
 				return short(got), strings.Contains(got, "result")
 			})},
 		{id: "F4", name: "a message of 1 MiB", want: "an answer",
 			why: "tool arguments and results are often that large", fix: "raise the limit",
 			run: talks(func(c *rawConn) (string, bool) {
-				if err := c.text(`{"jsonrpc":"2.0","id":"p","method":"ping","params":{"_meta":{"x":"` + strings.Repeat("y", 1<<20) + `"}}}`); err != nil {
+				if err := c.text(`{"jsonrpc":"2.0","id":90002,"method":"ping","params":{"_meta":{"x":"` + strings.Repeat("y", 1<<20) + `"}}}`); err != nil {
 					return c.end(), false
 				}
-				got := c.answer(`"p"`)
+				got := c.answer("90002")
 				return short(got), strings.Contains(got, "result")
 			})},
 		{id: "F5", name: "continuation without a message", want: "close 1002",
@@ -294,30 +294,30 @@ func cases() []probeCase {
 			why: "clients made for stdio send one", fix: "allow white space around the value",
 			run: talks(func(c *rawConn) (string, bool) {
 				_ = c.text(pingMsg + "\n")
-				got := c.answer(`"p"`)
+				got := c.answer("90002")
 				return short(got), strings.Contains(got, "result")
 			})},
 		{id: "M2", name: "two messages on two lines", want: "two answers",
 			why: "one of them, or both, is lost without a word", fix: "split at line feeds",
 			run: talks(func(c *rawConn) (string, bool) {
-				_ = c.text(`{"jsonrpc":"2.0","id":"l1","method":"ping"}` + "\n" + `{"jsonrpc":"2.0","id":"l2","method":"ping"}`)
-				a, b := c.message(), c.message()
+				_ = c.text(`{"jsonrpc":"2.0","id":90004,"method":"ping"}` + "\n" + `{"jsonrpc":"2.0","id":90005,"method":"ping"}`)
+				a, b := c.reply(), c.reply()
 				all := a + b
-				return short(all), strings.Contains(all, `"l1"`) && strings.Contains(all, `"l2"`) && !strings.Contains(all, "<")
+				return short(all), strings.Contains(all, "90004") && strings.Contains(all, "90005") && !strings.Contains(all, "<")
 			})},
 		{id: "M3", name: "an empty message", want: "nothing happens", why: "some clients send one to keep the connection open", fix: "ignore it", run: ignored("")},
 		{id: "M4", name: "pretty-printed JSON", want: "an answer",
 			why: "line breaks between tokens are legal JSON", fix: "try the whole message before splitting",
 			run: talks(func(c *rawConn) (string, bool) {
-				_ = c.text("{\n  \"jsonrpc\": \"2.0\",\n  \"id\": \"p\",\n  \"method\": \"ping\"\n}")
-				got := c.answer(`"p"`)
+				_ = c.text("{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 90002,\n  \"method\": \"ping\"\n}")
+				got := c.answer("90002")
 				return short(got), strings.Contains(got, "result")
 			})},
 
 		{id: "J1", name: "text that is not JSON", want: "-32700, and the session goes on",
 			why: "silence makes the client wait for ever", fix: "answer with a parse error", run: refused("{broken", -32700)},
 		{id: "J2", name: "an object without \"jsonrpc\"", want: "-32600, and the session goes on",
-			why: "the client waits for its id", fix: "answer with an invalid request", run: refused(`{"id":"x","method":"ping"}`, -32600)},
+			why: "the client waits for its id", fix: "answer with an invalid request", run: refused(`{"id":90008,"method":"ping"}`, -32600)},
 		{id: "J3", name: "a number", want: "-32600, and the session goes on", why: "it is JSON, and no message", fix: "answer with an invalid request", run: refused("42", -32600)},
 		{id: "J4", name: "a batch in a 2025-11-25 session", want: "-32600, and the session goes on",
 			why: "batches were removed in 2025-06-18", fix: "refuse arrays", run: refused("["+pingMsg+"]", -32600)},
@@ -325,13 +325,13 @@ func cases() []probeCase {
 			run: refused(`{"jsonrpc":"2.0","id":null,"method":"ping"}`, -32600)},
 		{id: "J6", name: "METHOD instead of method", want: "-32600, and the session goes on",
 			why: "parsers that ignore case see another message than those that do not", fix: "compare names exactly",
-			run: refused(`{"jsonrpc":"2.0","id":"x","METHOD":"ping"}`, -32600)},
+			run: refused(`{"jsonrpc":"2.0","id":90008,"METHOD":"ping"}`, -32600)},
 		{id: "J7", name: "id 9007199254740993", want: "the same id", why: "2^53+1 is another number after a trip through a float", fix: "carry ids as bytes", run: echoes("9007199254740993")},
 		{id: "J8", name: "id \"abc\"", want: "the same id", why: "string ids are legal; some gateways turn them to null", fix: "carry ids as bytes", run: echoes(`"abc"`)},
 		{id: "J9", name: "id \"7\"", want: "the same id, a string", why: "a number is another id", fix: "carry ids as bytes", run: echoes(`"7"`)},
 		{id: "J10", name: "id 0", want: "the same id", why: "zero is an id like any other", fix: "tell zero from absent", run: echoes("0")},
 		{id: "J11", name: "an unknown method", want: "-32601, and the session goes on", why: "the client waits", fix: "answer with method not found",
-			run: refused(`{"jsonrpc":"2.0","id":"x","method":"weft/no-such-method"}`, -32601)},
+			run: refused(`{"jsonrpc":"2.0","id":90008,"method":"weft/no-such-method"}`, -32601)},
 		{id: "J12", name: "an unknown notification", want: "nothing happens", why: "notifications are never answered", fix: "ignore it",
 			run: ignored(`{"jsonrpc":"2.0","method":"notifications/weft/unknown"}`)},
 		{id: "J13", name: "an answer to nothing", want: "nothing happens", why: "an answer is never answered", fix: "ignore it",
@@ -355,7 +355,7 @@ func cases() []probeCase {
 				}
 				defer c.close()
 				_ = c.text(fmt.Sprintf(initialize, "1999-01-01"))
-				got := c.answer(`"probe-init"`)
+				got := c.answer("90001")
 				return short(got), strings.Contains(got, `"protocolVersion":"20`) || strings.Contains(got, `"error"`)
 			}},
 		{id: "P3", name: "server/discover (2026-07-28)", want: "a result or an error", why: "a client that tries the new era first must not wait for ever", fix: "answer it, with -32601 if need be",
@@ -365,14 +365,14 @@ func cases() []probeCase {
 					return err.Error(), false
 				}
 				defer c.close()
-				_ = c.text(`{"jsonrpc":"2.0","id":"d","method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"weft probe","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`)
-				got := c.answer(`"d"`)
+				_ = c.text(`{"jsonrpc":"2.0","id":90006,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"weft probe","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`)
+				got := c.answer("90006")
 				return short(got), strings.Contains(got, `"result"`) || strings.Contains(got, `"error"`)
 			}},
 		{id: "P4", name: "a tool that does not exist", want: "an error, and the session goes on", why: "the client waits", fix: "answer with an error",
 			run: talks(func(c *rawConn) (string, bool) {
-				_ = c.text(`{"jsonrpc":"2.0","id":"t","method":"tools/call","params":{"name":"weft-no-such-tool","arguments":{}}}`)
-				got := c.answer(`"t"`)
+				_ = c.text(`{"jsonrpc":"2.0","id":90007,"method":"tools/call","params":{"name":"weft-no-such-tool","arguments":{}}}`)
+				got := c.answer("90007")
 				ok := strings.Contains(got, `"error"`) || strings.Contains(got, `"isError":true`)
 				return short(got), ok && c.alive()
 			})},

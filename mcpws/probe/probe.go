@@ -201,14 +201,14 @@ func (p *probing) session(version string) (*rawConn, error) {
 		c.close()
 		return nil, err
 	}
-	if got := c.answer(`"probe-init"`); !strings.Contains(got, `"serverInfo"`) {
+	if got := c.answer("90001"); !strings.Contains(got, `"serverInfo"`) {
 		c.close()
 		return nil, fmt.Errorf("initialize was answered with %s", short(got))
 	}
 	return c, c.text(`{"jsonrpc":"2.0","method":"notifications/initialized"}`)
 }
 
-const initialize = `{"jsonrpc":"2.0","id":"probe-init","method":"initialize","params":{"protocolVersion":%q,"capabilities":{},"clientInfo":{"name":"weft probe","version":"1"}}}`
+const initialize = `{"jsonrpc":"2.0","id":90001,"method":"initialize","params":{"protocolVersion":%q,"capabilities":{},"clientInfo":{"name":"weft probe","version":"1"}}}`
 
 func (c *rawConn) close() { _ = c.nc.Close() }
 
@@ -309,11 +309,25 @@ func (c *rawConn) message() string {
 	}
 }
 
+// The ids of the probe's own requests are numbers: whether an endpoint carries
+// strings is a case of its own, and must not spoil the others.
+
 // answer reads messages until one has this id.
 func (c *rawConn) answer(id string) string {
 	for {
 		m := c.message()
 		if strings.HasPrefix(m, "<") || strings.Contains(m, `"id":`+id) {
+			return m
+		}
+	}
+}
+
+// reply reads messages until one is an answer: servers may send notifications
+// and requests of their own at any time.
+func (c *rawConn) reply() string {
+	for {
+		m := c.message()
+		if strings.HasPrefix(m, "<") || !strings.Contains(m, `"method":`) {
 			return m
 		}
 	}
@@ -356,7 +370,7 @@ func closed(p []byte) string {
 // ping asks MCP's ping under a new id and returns the answer to it.
 func (c *rawConn) alive() bool {
 	c.id++
-	id := fmt.Sprintf(`"alive-%d"`, c.id)
+	id := fmt.Sprint(91000 + c.id)
 	if c.text(`{"jsonrpc":"2.0","id":`+id+`,"method":"ping"}`) != nil {
 		return false
 	}

@@ -60,7 +60,7 @@ func TestFaultsAreFound(t *testing.T) {
 				return
 			}
 			if strings.Contains(string(p), `"initialize"`) {
-				_ = c.WriteMessage(t.Context(), ws.Text, []byte(`{"jsonrpc":"2.0","id":"probe-init","result":{"protocolVersion":"2025-11-25","serverInfo":{}}}`))
+				_ = c.WriteMessage(t.Context(), ws.Text, []byte(`{"jsonrpc":"2.0","id":90001,"result":{"protocolVersion":"2025-11-25","serverInfo":{}}}`))
 			}
 		}
 	}))
