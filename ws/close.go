@@ -403,6 +403,7 @@ func (c *Conn) over() {
 	}
 	l.mu.Unlock()
 	c.closeQueue()
+	c.closeDeflate()
 	err := c.w.finalError()
 	if c.server != nil {
 		c.server.remove(c)

@@ -129,7 +129,7 @@ type Config struct {
 // Compression tunes permessage-deflate, RFC 7692. The zero value negotiates
 // context takeover in both directions and windows of 32 KiB.
 type Compression struct {
-	// Level is 1 (fast) to 9 (small). Default 1.
+	// Level is 1 (fast) to 9 (small). Default 1, with context takeover 3.
 	Level int
 	// Threshold is the payload in bytes below which a message goes plain.
 	// Default 512. Negative: compress every message, empty ones included.
@@ -144,15 +144,14 @@ type Compression struct {
 
 // Defaults of Config.
 const (
-	fragmentSizeDefault     = 16 << 10
-	messageSizeDefault      = 1 << 20
-	messageTimeoutDefault   = 30 * time.Second
-	writeTimeoutDefault     = 30 * time.Second
-	closeTimeoutDefault     = 5 * time.Second
-	pongTimeoutDefault      = 10 * time.Second
-	sendQueueDefault        = 1 << 20
-	compressionLevelDefault = 1
-	thresholdDefault        = 512
+	fragmentSizeDefault   = 16 << 10
+	messageSizeDefault    = 1 << 20
+	messageTimeoutDefault = 30 * time.Second
+	writeTimeoutDefault   = 30 * time.Second
+	closeTimeoutDefault   = 5 * time.Second
+	pongTimeoutDefault    = 10 * time.Second
+	sendQueueDefault      = 1 << 20
+	thresholdDefault      = 512
 )
 
 // fragmentSizeMin leaves room for a header and one character.
@@ -184,7 +183,7 @@ func (cfg *Config) withDefaults() Config {
 	orDefault(&c.SendQueue, sendQueueDefault)
 	if c.Compression != nil {
 		d := *c.Compression
-		orDefault(&d.Level, compressionLevelDefault)
+		orDefault(&d.Level, 0)
 		orDefault(&d.Threshold, thresholdDefault)
 		c.Compression = &d
 	}

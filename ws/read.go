@@ -440,6 +440,10 @@ func (c *Conn) inflate(dst, src []byte, ev *proto.Event) (nd, ns int, done bool,
 		}
 	}
 	if done {
+		if trace := c.trace(); trace != nil && trace.Violation != nil && r.inflater.TailLeft() {
+			// Tolerated: the message is whole.
+			trace.Violation(&ProtocolError{Rule: proto.RuleByID("DF-13"), From: c.role.Peer(), Frame: r.recv.Frame(), Offset: r.recv.Frame().Offset})
+		}
 		r.inflated = -1 // the next message counts anew
 		r.inflater.Release()
 	}

@@ -24,7 +24,7 @@ type Trace struct {
 	// order of the wire; b is borrowed.
 	Bytes func(dir Direction, b []byte)
 	// Violation is called when the peer breaks a rule, before the connection is
-	// closed for it.
+	// closed for it, if it is.
 	Violation func(*ProtocolError)
 	// Closed is called once, when the connection is over.
 	Closed func(*CloseError)

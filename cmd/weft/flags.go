@@ -89,7 +89,7 @@ func (f *connFlags) add(fs *pflag.FlagSet, messageMax int64) {
 	fs.Var(&f.budgetSoft, "budget-soft", "bytes of unfinished messages, all connections together, above which new large ones wait; 0: none")
 	fs.Var(&f.budgetHard, "budget-hard", "bytes above which the largest is closed with 1013; 0: none")
 	fs.BoolVar(&f.deflate, "deflate", false, "offer or accept permessage-deflate")
-	fs.IntVar(&f.compression.Level, "deflate-level", 0, "1 (fast) to 9 (small) (default 1)")
+	fs.IntVar(&f.compression.Level, "deflate-level", 0, "1 (fast) to 9 (small) (default 1, with context takeover 3)")
 	fs.Var(&f.threshold, "deflate-threshold", "smallest message that is compressed; off: all are")
 	fs.BoolVar(&f.compression.NoContextTakeover, "no-context-takeover", false, "compress each message on its own")
 	fs.IntVar(&f.compression.ServerMaxWindowBits, "server-max-window-bits", 0, "8 to 15 (default 15)")
