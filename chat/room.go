@@ -162,7 +162,7 @@ type view struct {
 // where their rate allows: a picture need not wait for a clock of our own.
 type pace struct {
 	interval time.Duration
-	saved    float64       // frames that may go beyond one per interval; refills, up to 1
+	saved    float64       // frames that may go beyond one per interval; refills, up to savedMax
 	at       time.Time     // when saved was right
 	last     time.Time     // when the last frame went
 	picture  time.Time     // when the last picture came
@@ -173,6 +173,9 @@ const (
 	// A frame with a new picture may be early, and one without waits for a
 	// picture that is expected; both by a fifth of an interval.
 	slack = 5
+	// savedMax bounds a burst. Who is half a frame behind its rate waits for
+	// nothing.
+	savedMax = 2
 	// periodMax is how rare pictures may be, in intervals, to be waited for.
 	periodMax = 3
 )
@@ -183,12 +186,12 @@ func (p *pace) came(now time.Time) { p.period, p.picture = now.Sub(p.picture), n
 // next returns how long to wait for the next frame; zero means now. fresh says
 // that there is a picture which was not shown yet.
 func (p *pace) next(now time.Time, fresh bool) time.Duration {
-	p.saved = min(p.saved+float64(now.Sub(p.at))/float64(p.interval), 1)
+	p.saved = min(p.saved+float64(now.Sub(p.at))/float64(p.interval), savedMax)
 	p.at = now
 	due := p.last.Add(p.interval)
 	if fresh {
 		due = due.Add(-p.interval / slack)
-	} else if expected := p.picture.Add(p.period); p.saved < 1 && p.period < periodMax*p.interval && expected.Add(p.interval/slack).After(now) {
+	} else if expected := p.picture.Add(p.period); p.saved < 0.5 && p.period < periodMax*p.interval && expected.Add(p.interval/slack).After(now) {
 		due = due.Add(p.interval / slack)
 		if due.After(expected.Add(-p.interval + p.interval/slack)) {
 			// A frame now would be in the way of the picture.
