@@ -46,6 +46,7 @@ type Config struct {
 type AuthConfig struct {
 	None   bool          `toml:"none"`
 	Tokens []TokenConfig `toml:"tokens"`
+	Attach []string      `toml:"attach"` // principals who may attach servers
 }
 
 // TokenConfig is a long-lived token, kept outside the file.

@@ -54,6 +54,10 @@ type Options struct {
 	// outlives a lost connection. Zero: 2 minutes; negative: not at all.
 	ResumeGrace time.Duration
 
+	// Attach names the principals who may attach servers of their own at
+	// /mcp/attach. Empty: nobody.
+	Attach []string
+
 	// NoMerged switches off the merged endpoint: /mcp, with the tools of all
 	// servers under names of the form SERVER__TOOL.
 	NoMerged bool
@@ -209,6 +213,9 @@ func (g *Gateway) SetRoutes(routes []Route) error {
 	}
 	for _, rt := range g.all() {
 		r, ok := names[rt.Name]
+		if rt.single && !ok {
+			continue // it was attached, not configured
+		}
 		if ok && r.Fingerprint != "" && r.Fingerprint == rt.Fingerprint {
 			delete(names, rt.Name)
 			continue
@@ -242,8 +249,12 @@ func (g *Gateway) Ready() bool { return !g.draining.Load() }
 // exchanges a token for a one-time ticket.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/mcp"), "/")
-	if name == "ticket" {
+	switch name {
+	case "ticket":
 		g.serveTicket(w, r)
+		return
+	case "attach":
+		g.serveAttach(w, r)
 		return
 	}
 	opts := g.opts.Accept

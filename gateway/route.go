@@ -72,6 +72,8 @@ type Route struct {
 	// Fingerprint tells whether a route is the same after a reload. Routes
 	// with the same non-empty fingerprint are left as they are.
 	Fingerprint string
+
+	single bool // there is one server and never another: Shared without classes
 }
 
 const (
@@ -305,11 +307,14 @@ func (rt *route) forClass(class int) (*hub, error) {
 	if rt.closed {
 		return nil, errRouteClosed
 	}
+	if rt.single {
+		class = 0
+	}
 	if h := rt.shared[class]; h != nil {
 		return h, nil
 	}
 	h := rt.newHub(Caller{})
-	h.shared, h.turns = true, class != 0
+	h.shared, h.turns = true, class != 0 || rt.single
 	rt.shared[class] = h
 	rt.hubs[h] = struct{}{}
 	h.start()

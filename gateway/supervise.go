@@ -33,6 +33,10 @@ func backoff(fails int) time.Duration {
 	return backoffFirst << min(fails-2, 10)
 }
 
+// jitter makes a wait up to a quarter longer, so that many who lost the same
+// server do not all come back at once.
+func jitter(wait time.Duration) time.Duration { return wait + rand.N(wait/4+1) }
+
 // start begins the life of the hub. It returns at once.
 func (h *hub) start() {
 	h.wg.Go(h.run)
@@ -60,7 +64,7 @@ func (h *hub) run() {
 			wait = breakerWait
 		}
 		if wait > 0 {
-			wait += rand.N(wait / 4)
+			wait = jitter(wait)
 		}
 		select {
 		case <-time.After(wait):

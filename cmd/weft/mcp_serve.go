@@ -1,8 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -13,6 +16,7 @@ import (
 	"github.com/weft-ws/weft/gateway"
 	"github.com/weft-ws/weft/mcpws"
 	"github.com/weft-ws/weft/mcpws/envelope"
+	"github.com/weft-ws/weft/ws"
 )
 
 // routeFlags are the flags of one route.
@@ -100,15 +104,21 @@ func (f *routeFlags) command(g *gate, args []string) *gateway.Command {
 func newMCPServeCmd() *cobra.Command {
 	var gf gateFlags
 	var rf routeFlags
+	var hub string
 	cmd := &cobra.Command{
 		Use:   "serve [flags] -- COMMAND [ARG…]",
 		Short: "Put a stdio MCP server on WebSocket",
 		Long: `serve runs an MCP server that speaks stdio and offers it on WebSocket, under
 /mcp/NAME and /mcp/ws. By default every client has a server process of its own.
 The command is run as it stands, without a shell, and none of its processes
-outlives weft.`,
+outlives weft.
+
+With --dial it opens no port and offers the server to a hub instead, which it
+dials, again and again if need be: a machine behind NAT needs nothing else. A
+hub of weft is "weft serve --attach"; the token in $WEFT_TOKEN is the hub's.`,
 		Example: `  weft mcp serve -- npx -y @modelcontextprotocol/server-everything stdio
   weft mcp serve --isolation shared --name git -- uvx mcp-server-git
+  weft mcp serve --dial 'wss://hub.example/mcp/attach?name=lamp' -- ./lamp
   weft mcp serve --framing stream --newline always --errors close -- ./server`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -123,6 +133,9 @@ outlives weft.`,
 			r, err := rf.route()
 			if err != nil {
 				return err
+			}
+			if hub != "" {
+				return attach(cmd, hub, &gf, &rf, r, args)
 			}
 			g, err := gf.open(cmd.ErrOrStderr(), nil, nil)
 			if err != nil {
@@ -139,7 +152,40 @@ outlives weft.`,
 	}
 	gf.add(cmd.Flags())
 	rf.add(cmd.Flags())
+	cmd.Flags().StringVar(&hub, "dial", "", "offer the server to the hub at this URL instead of listening")
 	return cmd
+}
+
+// attach offers a command to a hub.
+func attach(cmd *cobra.Command, hub string, gf *gateFlags, rf *routeFlags, r gateway.Route, args []string) error {
+	log, err := gf.logger(cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	token, err := (&clientFlags{tokenFile: gf.tokenFile}).token()
+	if err != nil {
+		return err
+	}
+	header := http.Header{}
+	if token != "" {
+		header.Set("Authorization", "Bearer "+token)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	g := &gate{log: log, watcher: gateway.NewWatcher(log, exe, "mcp", "watch-children"), gw: gateway.New(gateway.Options{Logger: log})}
+	r.Backend = rf.command(g, args)
+	if err := g.gw.SetRoutes([]gateway.Route{r}); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.ErrOrStderr(), "weft: offering %s to %s\n", r.Name, strings.SplitN(hub, "?", 2)[0])
+	err = g.gw.Attach(cmd.Context(), r.Name, hub, &ws.DialOptions{Header: header})
+	ctx, cancel := context.WithTimeout(context.Background(), gf.drain)
+	defer cancel()
+	g.gw.Drain(ctx)
+	_ = g.watcher.Close()
+	return explainDial(err)
 }
 
 // nameOf makes the name of a route from a command.

@@ -211,6 +211,36 @@ func TestMCPCommands(t *testing.T) {
 	})
 }
 
+// A server offered to a hub is called there.
+func TestServeDial(t *testing.T) {
+	t.Setenv(tokenEnv, "0123456789abcdef")
+	base, _, _ := servingCommand(t, "serve", "--listen", "127.0.0.1:0", "--attach")
+	ctx, cancel := context.WithCancel(t.Context())
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := mcpCommand(ctx, "", "mcp", "serve", "--dial", base+"/mcp/attach?name=far", "--env", "WEFT_TEST_STDIO=1", "--", exe)
+		done <- err
+	}()
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		out, _, err := mcpCommand(t.Context(), "", "mcp", "call", base+"/mcp/far", "echo", `{"text":"from afar"}`)
+		if err == nil && out == "from afar\n" {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q, %v", out, err)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestServeRefusesToBeOpen(t *testing.T) {
 	for _, tt := range []struct {
 		args []string

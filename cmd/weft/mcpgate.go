@@ -82,16 +82,10 @@ const owner = "owner"
 // configuration file; change may adjust the gateway's options.
 func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*gateway.Options)) (*gate, error) {
 	g := &gate{flags: f, scheme: "ws", tokens: tokens}
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
-		return nil, fmt.Errorf("--log-level %q is none of debug, info, warn, error", f.logLevel)
+	var err error
+	if g.log, err = f.logger(stderr); err != nil {
+		return nil, err
 	}
-	var handler slog.Handler = slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})
-	if f.logJSON {
-		handler = slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level})
-	}
-	g.log = slog.New(handler)
-
 	loopback, err := onLoopback(f.listen)
 	if err != nil {
 		return nil, err
@@ -137,6 +131,18 @@ func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*
 		return c.WriteMessage(ctx, typ, p)
 	}
 	return g, nil
+}
+
+// logger returns the logger that the flags ask for.
+func (f *gateFlags) logger(stderr io.Writer) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(f.logLevel)); err != nil {
+		return nil, fmt.Errorf("--log-level %q is none of debug, info, warn, error", f.logLevel)
+	}
+	if f.logJSON {
+		return slog.New(slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: level})), nil
+	}
+	return slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level})), nil
 }
 
 // onLoopback reports whether an address can be reached from this machine only.

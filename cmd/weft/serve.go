@@ -17,6 +17,7 @@ import (
 func newServeCmd() *cobra.Command {
 	var gf gateFlags
 	var file string
+	var attach bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Everything on one port",
@@ -34,7 +35,7 @@ large, slow and ask, and prints the next command to try.`,
   weft serve --config ~/.config/Claude/claude_desktop_config.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := serving{file: file, flags: &gf}
+			s := serving{file: file, flags: &gf, attach: attach}
 			if err := s.open(cmd); err != nil {
 				return err
 			}
@@ -43,6 +44,7 @@ large, slow and ask, and prints the next command to try.`,
 	}
 	gf.add(cmd.Flags())
 	cmd.Flags().StringVar(&file, "config", "", "weft.toml, or a JSON file with mcpServers")
+	cmd.Flags().BoolVar(&attach, "attach", false, "let servers dial in at /mcp/attach?name=NAME, with the token that clients need")
 	return cmd
 }
 
@@ -53,6 +55,7 @@ type serving struct {
 	gate    *gate
 	builtin gateway.Backend
 	config  *gateway.Config
+	attach  bool
 }
 
 func (s *serving) open(cmd *cobra.Command) error {
@@ -84,7 +87,16 @@ func (s *serving) open(cmd *cobra.Command) error {
 		}
 	}
 	g, err := s.flags.open(cmd.ErrOrStderr(), tokens, func(o *gateway.Options) {
+		if s.attach {
+			o.Attach = []string{owner}
+			if o.Auth == nil {
+				o.Attach = []string{""}
+			}
+		}
 		if s.config != nil {
+			if len(s.config.Auth.Attach) > 0 {
+				o.Attach = s.config.Auth.Attach
+			}
 			o.NoMerged = s.config.Merged != nil && !*s.config.Merged
 			o.ConnectionsMax, o.PerAddressMax, o.PerPrincipalMax = s.config.Limits.Connections, s.config.Limits.PerAddress, s.config.Limits.PerPrincipal
 		}
