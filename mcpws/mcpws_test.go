@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -16,6 +17,9 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"go.uber.org/goleak"
 
+	"github.com/weft-ws/weft/capture"
+	"github.com/weft-ws/weft/doctor"
+	"github.com/weft-ws/weft/internal/wstest"
 	"github.com/weft-ws/weft/mcpws/envelope"
 	"github.com/weft-ws/weft/ws"
 )
@@ -115,7 +119,16 @@ func TestSDKBothEras(t *testing.T) {
 					progress <- r.Params.Progress
 				},
 			})
-			tr := &ClientTransport{URL: url, Token: "secret", Dial: &ws.DialOptions{Header: http.Header{"X-Test": {"header"}}}}
+			// The doctor listens: neither end may break a rule of RFC 6455.
+			oracle := wstest.NewOracle(t, wstest.OracleOptions{Doctor: doctor.Options{Handshake: true}})
+			tr := &ClientTransport{URL: url, Token: "secret", Dial: &ws.DialOptions{Header: http.Header{"X-Test": {"header"}},
+				DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+					nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+					if err != nil {
+						return nil, err
+					}
+					return oracle.Conn(nc, capture.Client), nil
+				}}}
 			session, err := client.Connect(t.Context(), tr, &mcp.ClientSessionOptions{ProtocolVersion: version})
 			if err != nil {
 				t.Fatal(err)
@@ -148,6 +161,9 @@ func TestSDKBothEras(t *testing.T) {
 			cancel()
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				t.Errorf("cancelled call: %v", err)
+			}
+			if n := oracle.Frames(capture.Client); n < 5 {
+				t.Errorf("the doctor has seen %d frames of the client", n)
 			}
 		})
 	}
