@@ -136,7 +136,6 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		conn = acip.OnWebSocket(c)
 	}
 	c := &Client{cfg: cfg, caps: cfg.Capabilities}
-	c.caps.SetFeatures(acip.FeatureFragments | acip.FeatureText)
 	c.sess = acip.NewSession(conn, acip.NewClient(conn.Transport(), cfg.ACIP), c)
 	return c, nil
 }
@@ -365,10 +364,15 @@ func (c *Client) meet(st acip.State) {
 	c.mu.Lock()
 	first := !c.weft
 	c.weft = true
+	c.caps.SetFeatures(acip.FeatureFragments | acip.FeatureText)
+	caps := acip.Out{Type: acip.TypeCapabilities, Payload: c.caps.AppendTo(nil), Sealed: true}
 	c.mu.Unlock()
 	if !first {
 		return
 	}
+	// Only now does the server learn what it talks to: a C server gets the
+	// packet that its own clients send.
+	_ = c.sess.Link.Control(caps)
 	if st.Features&acip.FeatureFragments != 0 && c.cfg.Fragments == FragmentAuto {
 		c.sess.Conn().Fragment()
 	}

@@ -18,6 +18,9 @@ const (
 	// controlPerSecond bounds all packets of a client that are neither video nor
 	// audio; more end the session with ERROR_MESSAGE 46.
 	controlPerSecond, controlBurst = 50, 200
+	// soundsPerSecond is how many packets of sound are decoded; more are dropped.
+	// Everybody sends 50.
+	soundsPerSecond = 200
 	// linesPerSecond bounds chat lines, which go to everybody.
 	linesPerSecond, linesBurst = 2, 10
 )
@@ -35,6 +38,7 @@ type member struct {
 	pictures *rate.Limiter
 	control  *rate.Limiter
 	lines    *rate.Limiter
+	sounds   *rate.Limiter
 	warned   bool // about H.265
 	video    VideoDecoder
 	sound    *decoder
@@ -65,6 +69,7 @@ var _ acip.Handler = (*member)(nil)
 func (m *member) Established(s *acip.Session) error {
 	m.pictures = rate.NewLimiter(imagesPerSecond, imagesPerSecond)
 	m.control = rate.NewLimiter(controlPerSecond, controlBurst)
+	m.sounds = rate.NewLimiter(soundsPerSecond, soundsPerSecond)
 	m.lines = rate.NewLimiter(linesPerSecond, linesBurst)
 	if s.Conn().Transport() == acip.TCP {
 		// C clients on TCP wait for nothing but show this.
@@ -91,7 +96,9 @@ func (m *member) Packet(s *acip.Session, p acip.Packet) error {
 	case acip.TypeImageFrameH265:
 		return m.h265(p.Payload)
 	case acip.TypeAudioBatch, acip.TypeOpusBatch:
-		m.audio(p)
+		if m.sounds.Allow() {
+			m.audio(p)
+		}
 		return nil
 	}
 	if !m.control.Allow() {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/image/draw"
 	_ "golang.org/x/image/webp"
@@ -226,16 +227,25 @@ func (f *ffmpeg) Close() error {
 }
 
 // tail keeps the end of what a process says.
-type tail struct{ b []byte }
+type tail struct {
+	mu sync.Mutex
+	b  []byte
+}
 
 func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.b = append(t.b, p...); len(t.b) > 500 {
 		t.b = t.b[len(t.b)-500:]
 	}
 	return len(p), nil
 }
 
-func (t *tail) String() string { return acip.Printable(strings.TrimSpace(string(t.b))) }
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return acip.Printable(strings.TrimSpace(string(t.b)))
+}
 
 // readPPM appends the pixels of the next binary PPM picture.
 func readPPM(r *bufio.Reader, dst []byte) ([]byte, render.Size, error) {
