@@ -317,7 +317,7 @@ func TestR13_OneSendPath(t *testing.T) {
 // R18: slots were not freed when clients vanished. A thousand come and go, half
 // of them without a word; nothing is left.
 func TestR18_AThousandClientsLeaveNothing(t *testing.T) {
-	s := newSite(t, ServerConfig{Trace: func() *ws.Trace { return nil }, Address: 8, Clients: 8})
+	s := newSite(t, ServerConfig{Trace: func() *ws.Trace { return nil }, Address: 200, Clients: 200})
 	fds := openFiles(t)
 	goroutines := runtime.NumGoroutine()
 	var wg sync.WaitGroup
