@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -49,7 +50,7 @@ func helper(part string) error {
 		}
 		log := slog.New(slog.DiscardHandler)
 		c := &Command{Path: "/bin/sh", Args: family(os.Args[1]), Logger: log, Watcher: NewWatcher(log, exe, "watch")}
-		p, err := c.Open(nil, Caller{})
+		p, err := c.Open(context.Background(), Caller{})
 		if err != nil {
 			return err
 		}
