@@ -33,7 +33,6 @@ type routeFlags struct {
 	binary      string
 	errors      string
 	env         []string
-	inherit     []string
 	dir         string
 }
 
