@@ -25,8 +25,7 @@ type Conn interface {
 	Close(code ws.CloseCode, reason string) error
 	// Abort ends it at once.
 	Abort() error
-	// Wrote says how many frames, the last fragments of messages aside, carried
-	// data; 0 on TCP.
+	// Fragments is how many packets left in more than one frame; 0 on TCP.
 	Fragments() uint64
 	RemoteAddr() net.Addr
 }
@@ -69,7 +68,7 @@ type wsConn struct {
 	c        *ws.Conn
 	buf      []byte
 	fragment bool
-	on       chan struct{} // closed when fragmentation is on
+	on       chan struct{} // of capacity 1: switch fragmentation on
 }
 
 // OnWebSocket returns a Conn on a WebSocket whose opening handshake is done.

@@ -30,14 +30,11 @@ import (
 // every WebSocket and a log that can be read.
 type site struct {
 	*Server
-	t              testing.TB
-	ws, wss, tcp   string // URLs
-	log            *logBuffer
-	roots          *x509.CertPool
-	oracles        func() []*wstest.Oracle
-	shutdown       func() error
-	httpClosed     chan struct{}
-	listenersClose func()
+	ws, wss, tcp string // URLs
+	log          *logBuffer
+	roots        *x509.CertPool
+	oracles      func() []*wstest.Oracle
+	shutdown     func() error
 }
 
 // logBuffer collects log lines.
@@ -79,7 +76,7 @@ func doctored(t testing.TB, end ws.Role) (*ws.Trace, *wstest.Oracle) {
 // test ends.
 func newSite(t testing.TB, cfg ServerConfig) *site {
 	t.Helper()
-	s := &site{t: t, log: &logBuffer{}, httpClosed: make(chan struct{})}
+	s := &site{log: &logBuffer{}}
 	cfg.Logger = slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var mu sync.Mutex
 	var oracles []*wstest.Oracle

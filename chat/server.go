@@ -137,7 +137,7 @@ func orDefault(n *int, def int) {
 	}
 }
 
-// errFull and its like refuse a client before the handshake.
+// A refusal turns a client away before the handshake.
 type refusal struct {
 	code   acip.ErrorCode
 	reason string
