@@ -133,7 +133,7 @@ func call(b *testing.B, transport string, n, fps int, fragments FragmentPolicy, 
 		})
 		<-established
 	}
-	time.Sleep(time.Second)
+	<-time.After(time.Second) // until all are in step
 	before := make([]uint64, n)
 	for i, c := range guests {
 		before[i] = c.Stats().Frames
@@ -143,7 +143,7 @@ func call(b *testing.B, transport string, n, fps int, fragments FragmentPolicy, 
 	measuring = true
 	mu.Unlock()
 	cpu, began := cpuTime(), time.Now()
-	time.Sleep(long)
+	<-time.After(long) // what is measured
 	took := time.Since(began)
 	r.cpu = (cpuTime() - cpu).Seconds() / took.Seconds() / float64(n)
 	r.fps = math.Inf(1)
