@@ -572,7 +572,7 @@ func TestR15_EarlyPacketsAreKeptOrRefused(t *testing.T) {
 	start := acip.Packet{Type: acip.TypeStreamStart, Payload: []byte{0, 0, 0, 3}}
 	client, server := newEnd(t, acip.NewClient(acip.WebSocket, acip.ClientConfig{})), newEnd(t, acip.NewServer(acip.WebSocket, acip.ServerConfig{}))
 	client.Start(t0)
-	offer := server.wire(server.Start(t0))
+	server.wire(server.Start(t0))
 	if _, err := server.take(capabilities(), start); err != nil {
 		t.Fatal(err)
 	}
@@ -583,7 +583,7 @@ func TestR15_EarlyPacketsAreKeptOrRefused(t *testing.T) {
 		t.Error("an early packet is taken twice")
 	}
 	server = newEnd(t, acip.NewServer(acip.WebSocket, acip.ServerConfig{}))
-	offer = server.wire(server.Start(t0))
+	offer := server.wire(server.Start(t0))
 	if _, err := server.take(capabilities(), start); err != nil {
 		t.Fatal(err)
 	}

@@ -57,6 +57,9 @@ func (f *chatServerFlags) add(cmd *cobra.Command, prefix string) {
 	fl.StringArrayVar(&f.origins, prefix+"origin", nil, "let pages of this web origin connect besides the server's own (repeatable)")
 }
 
+// guarded reports whether a client has to prove something.
+func (f *chatServerFlags) guarded() bool { return f.passwordFile != "" || f.clientsFile != "" }
+
 // config makes a configuration of the flags.
 func (f *chatServerFlags) config(hosts []string, log *slog.Logger) (chat.ServerConfig, error) {
 	cfg := chat.ServerConfig{ACIP: acip.ServerConfig{Strict: f.strict}, Names: f.names, Clients: f.clients, Room: f.room, Address: f.address,

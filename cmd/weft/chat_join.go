@@ -394,7 +394,6 @@ type chatUI struct {
 	mu      sync.Mutex
 	frame   []byte
 	fresh   bool
-	rate    int // frames shown since the last status
 	state   acip.State
 	message string // the last line of text or notice
 	until   time.Time
@@ -639,7 +638,7 @@ func (u *chatUI) keys(ctx context.Context, r io.Reader) error {
 			<-ctx.Done() // a closed keyboard ends nothing
 			return nil
 		}
-		for _, k := range []rune(string(buf[:n])) {
+		for _, k := range string(buf[:n]) {
 			if u.key(k) {
 				return acip.ErrLeave
 			}

@@ -2,27 +2,37 @@ package main
 
 import (
 	"context"
-
 	"fmt"
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
+	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/spf13/cobra"
 
+	"github.com/weft-ws/weft/acip"
+	"github.com/weft-ws/weft/chat"
 	"github.com/weft-ws/weft/gateway"
+	"github.com/weft-ws/weft/ws"
 )
 
 func newServeCmd() *cobra.Command {
 	var gf gateFlags
 	var file string
 	var attach bool
+	var cf chatServerFlags
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Everything on one port",
-		Long: `serve opens one port with MCP servers on WebSocket under /mcp, an echo of
-WebSocket messages under /echo, and /healthz, /readyz and /metrics.
+		Long: `serve opens one port with MCP servers on WebSocket under /mcp, video calls under
+/chat (and for every client that offers the subprotocol acip, whatever its path),
+an echo of WebSocket messages under /echo, and /healthz, /readyz and /metrics.
+
+On an address that others can reach /chat is there only with a password or a list
+of keys; MCP wants its token everywhere.
 
 With --config it offers the servers of a weft.toml, or of the JSON file with
 "mcpServers" that a desktop client has already; on SIGHUP the file is read again
@@ -35,7 +45,7 @@ large, slow and ask, and prints the next command to try.`,
   weft serve --config ~/.config/Claude/claude_desktop_config.json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			s := serving{file: file, flags: &gf, attach: attach}
+			s := serving{file: file, flags: &gf, attach: attach, chatFlags: &cf}
 			if err := s.open(cmd); err != nil {
 				return err
 			}
@@ -43,6 +53,7 @@ large, slow and ask, and prints the next command to try.`,
 		},
 	}
 	gf.add(cmd.Flags())
+	cf.add(cmd, "chat-")
 	cmd.Flags().StringVar(&file, "config", "", "weft.toml, or a JSON file with mcpServers")
 	cmd.Flags().BoolVar(&attach, "attach", false, "let servers dial in at /mcp/attach?name=NAME, with the token that clients need")
 	return cmd
@@ -56,6 +67,8 @@ type serving struct {
 	builtin gateway.Backend
 	config  *gateway.Config
 	attach  bool
+
+	chatFlags *chatServerFlags
 }
 
 func (s *serving) open(cmd *cobra.Command) error {
@@ -145,7 +158,51 @@ func (s *serving) run(cmd *cobra.Command) error {
 	if s.config != nil {
 		go s.reloads(ctx)
 	}
-	return g.run(ctx, g.mux(mountMore))
+	var calls *chat.Server
+	mux := g.mux(nil)
+	handler := http.Handler(mux)
+	if loopback := listensOnLoopback(s.flags.listen); loopback || s.chatFlags.guarded() {
+		hosts := s.flags.hosts
+		if loopback && len(hosts) == 0 {
+			hosts = ws.LoopbackHosts()
+		}
+		cfg, err := s.chatFlags.config(hosts, g.log)
+		if err != nil {
+			return err
+		}
+		calls = mountChat(mux, "/chat", cfg)
+		handler = bySubprotocol(calls, mux)
+		fmt.Fprintf(cmd.ErrOrStderr(), "weft: for a video call          %s chat join %s --source pattern\n", program(), g.url("/chat"))
+	}
+	err := g.run(ctx, handler)
+	if calls != nil {
+		grace, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = calls.Shutdown(grace) // its error says that some did not answer in time
+	}
+	return err
+}
+
+// bySubprotocol sends clients that offer ACIP to the calls, whatever path they
+// ask for: those of other makers know none but "/".
+func bySubprotocol(calls, rest http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !strings.HasPrefix(r.URL.Path, "/chat") && offers(r, acip.Subprotocol) {
+			calls.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
+}
+
+// offers reports whether the upgrade request offers the subprotocol.
+func offers(r *http.Request, name string) bool {
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		if slices.ContainsFunc(strings.Split(line, ","), func(p string) bool { return strings.TrimSpace(p) == name }) {
+			return true
+		}
+	}
+	return false
 }
 
 // reloads reads the configuration again on every SIGHUP. A mistake in it is
@@ -174,8 +231,4 @@ func (s *serving) reloads(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// mountMore adds what is not the gateway's to the port of weft serve.
-func mountMore(mux *http.ServeMux) {
 }

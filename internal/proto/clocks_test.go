@@ -66,7 +66,7 @@ func (w *watch) expires(d time.Duration, limit string, after time.Duration) {
 		w.t.Fatalf("got %v, want %s of %v", err, limit, after)
 	}
 	var ne net.Error
-	if !errors.As(err, &ne) || !ne.Timeout() || ne.Temporary() {
+	if !errors.As(err, &ne) || !ne.Timeout() {
 		w.t.Error("not a net.Error that timed out for good")
 	}
 	if !strings.Contains(err.Error(), limit) || !strings.Contains(err.Error(), after.String()) {
