@@ -60,6 +60,10 @@ func (m *messageBuffer) room(c *Conn, need int) error {
 		return nil
 	}
 	size := n + max(need, n-m.base, messageBufferFirst)
+	if limit := c.cfg.MaxMessageSize; limit > 0 && int64(size-m.base) >= limit {
+		// The last step: what is inflated may be one byte over, and then it ends.
+		size = max(n+need, m.base+int(limit)+1)
+	}
 	if err := c.charge(int64(size - m.base)); err != nil {
 		return err
 	}

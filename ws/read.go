@@ -381,23 +381,29 @@ func (c *Conn) ended() error {
 	return nil
 }
 
-// take adds the payload of ev to dst, whose message begins at base.
-func (c *Conn) take(dst []byte, base int, ev *proto.Event) ([]byte, error) {
+// take adds the payload of ev to the message in buf.
+func (c *Conn) take(buf *messageBuffer, ev *proto.Event) error {
 	if !ev.Compressed {
-		return append(dst, ev.Payload...), nil
+		err := buf.room(c, len(ev.Payload))
+		if err == nil {
+			buf.b = append(buf.b, ev.Payload...)
+		}
+		return err
 	}
 	src := ev.Payload
 	for {
-		if len(dst) == cap(dst) {
-			dst = append(dst, 0)[:len(dst)] // grows as bytes come
+		// What comes out is accounted for like what comes in, and grows as bytes come.
+		if err := buf.room(c, 1); err != nil {
+			return err
 		}
-		n, ns, done, err := c.inflate(dst[len(dst):cap(dst)], src, ev)
-		dst, src = dst[:len(dst)+n], src[ns:]
+		n := len(buf.b)
+		nd, ns, done, err := c.inflate(buf.b[n:cap(buf.b)], src, ev)
+		buf.b, src = buf.b[:n+nd], src[ns:]
 		if err != nil {
-			return dst, err
+			return err
 		}
-		if done || len(src) == 0 && !ev.Last && n == 0 {
-			return dst, nil
+		if done || len(src) == 0 && !ev.Last && nd == 0 {
+			return nil
 		}
 	}
 }
@@ -527,12 +533,7 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 			e, err = c.next(ctx)
 		}
 		if err == nil && (len(e.Payload) > 0 || e.Compressed && e.Last) {
-			if !e.Compressed {
-				err = buf.room(c, len(e.Payload))
-			}
-			if err == nil {
-				buf.b, err = c.take(buf.b, buf.base, e)
-			}
+			err = c.take(buf, e)
 		}
 		if err != nil {
 			c.uncharge()
@@ -641,7 +642,7 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 		return 0, m.end(c.refuseRead())
 	}
 	c.resumeClocks()
-	for n == 0 {
+	for n == 0 && !m.fin {
 		if m.ev.Compressed {
 			var ns int
 			var done bool
@@ -661,10 +662,7 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 				break
 			}
 		}
-		if m.fin {
-			return 0, m.end(io.EOF)
-		}
-		if len(m.ev.Payload) == 0 && !m.ev.Last {
+		if !m.fin && len(m.ev.Payload) == 0 && !m.ev.Last {
 			if len(c.r.in) == 0 && len(p) >= directMin && c.r.recv.Want() >= directMin && !m.ev.Compressed {
 				var ev *proto.Event
 				if ev, err = c.nextDirect(m.ctx, p); err == nil {
@@ -686,6 +684,9 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 			return n, err
 		}
 		return n, m.end(err)
+	}
+	if n == 0 {
+		return 0, m.end(io.EOF)
 	}
 	c.leaveRead(true)
 	return n, nil
