@@ -1,6 +1,9 @@
 package ws
 
-import "sync"
+import (
+	"context"
+	"sync"
+)
 
 // A Budget bounds the memory of unfinished incoming messages of all the
 // connections that share it through Config.Budget. It counts what a message
@@ -36,15 +39,16 @@ func (b *Budget) Peak() int64 {
 	return b.peak
 }
 
-// charge accounts for a message that is about to hold size bytes.
-func (c *Conn) charge(size int64) error {
+// charge accounts for a message that is about to hold size bytes. If it has to
+// wait, ctx bounds that.
+func (c *Conn) charge(ctx context.Context, size int64) error {
 	b := c.cfg.Budget
 	if b == nil || size <= messageBufferSmall {
 		return nil
 	}
 	begun := c.r.charged > 0
 	if !begun && b.Soft > 0 {
-		if err := b.await(c); err != nil {
+		if err := b.await(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -90,7 +94,7 @@ func (b *Budget) take(c *Conn, size int64) (largest *Conn) {
 
 // await waits until less than Soft is used, or nothing is. The wait is ours,
 // not the peer's: its clocks stand still.
-func (b *Budget) await(c *Conn) error {
+func (b *Budget) await(ctx context.Context, c *Conn) error {
 	for {
 		b.mu.Lock()
 		if b.used < b.Soft || len(b.holders) == 0 {
@@ -103,12 +107,16 @@ func (b *Budget) await(c *Conn) error {
 		room := b.room
 		b.mu.Unlock()
 		c.holdClocks()
+		c.r.paused.Store(true)
 		var err error
 		select {
 		case <-room:
 		case <-c.ending():
 			err = c.ended()
+		case <-ctx.Done():
+			err = ctx.Err()
 		}
+		c.r.paused.Store(false)
 		c.resumeClocks()
 		if err != nil {
 			return err

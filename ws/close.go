@@ -255,8 +255,13 @@ func (c *Conn) gotClose(code CloseCode, reason string) error {
 		// RFC 6455, 5.5.1: "If an endpoint receives a Close frame and did not
 		// previously send a Close frame, the endpoint MUST send a Close frame in
 		// response." It may pass between the fragments of a message of ours.
-		w.control.frame, w.control.later = &CloseFrame{Code: w.closes.Answer()}, nil
-		w.closes.Sent(w.closes.Answer(), "")
+		answer := w.closes.Answer()
+		if answer == CloseMandatoryExtension && c.role == RoleServer {
+			// 7.4.1: "this status code is not used by the server".
+			answer = CloseNormal
+		}
+		w.control.frame, w.control.later = &CloseFrame{Code: answer}, nil
+		w.closes.Sent(answer, "")
 	}
 	sent, received, remote := w.closes.Frames()
 	w.setFinal(&CloseError{Code: first.Code, Reason: first.Reason, Remote: remote, Sent: sent, Received: received})

@@ -99,11 +99,13 @@ type Config struct {
 	KeepAlive time.Duration
 
 	// PongTimeout is how long a keep-alive ping may go unanswered, by anything,
-	// while somebody reads. Default 10 s, then close 1001.
+	// while somebody reads. Default 10 s, then close 1001. Negative: pings go
+	// out, and nobody minds when they are not answered.
 	PongTimeout time.Duration
 
 	// ControlRate bounds incoming control frames per second, ControlBurst how
 	// many may come at once. Default none; burst twice the rate; then close 1008.
+	// A negative burst lets any number come at once: then there is no limit.
 	ControlRate, ControlBurst int
 
 	// SendQueue bounds the bytes that Send holds. Default 1 MiB; negative means
@@ -154,6 +156,10 @@ const (
 	thresholdDefault      = 512
 )
 
+// messageSizeMost is the largest MaxMessageSize, in bytes; sums with it do not
+// overflow.
+const messageSizeMost = 1 << 62
+
 // fragmentSizeMin leaves room for a header and one character.
 const fragmentSizeMin = wire.HeaderMax + 4
 
@@ -169,6 +175,7 @@ func (cfg *Config) withDefaults() Config {
 		c.FragmentSize = max(c.FragmentSize, fragmentSizeMin)
 	}
 	orDefault(&c.MaxMessageSize, messageSizeDefault)
+	c.MaxMessageSize = min(c.MaxMessageSize, messageSizeMost)
 	orDefault(&c.MaxFragments, 0)
 	orDefault(&c.MessageTimeout, messageTimeoutDefault)
 	orDefault(&c.GapTimeout, 0)
@@ -180,6 +187,9 @@ func (cfg *Config) withDefaults() Config {
 	orDefault(&c.PongTimeout, pongTimeoutDefault)
 	orDefault(&c.ControlRate, 0)
 	orDefault(&c.ControlBurst, 2*c.ControlRate)
+	if c.ControlBurst == 0 {
+		c.ControlRate = 0 // any number may come at once
+	}
 	orDefault(&c.SendQueue, sendQueueDefault)
 	if c.Compression != nil {
 		d := *c.Compression

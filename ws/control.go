@@ -301,9 +301,9 @@ func (c *Conn) keepAlive() {
 	switch {
 	case !quiet:
 		p.alive = 0
-	case p.alive != 0 && c.r.lock.active():
+	case p.alive != 0 && c.cfg.PongTimeout > 0 && c.r.lock.active() && !c.r.paused.Load():
 		dead = true
-	case p.alive == 0:
+	case p.alive == 0 || c.cfg.PongTimeout == 0:
 		p.last++
 		p.alive, p.asked, ping = p.last, time.Now(), p.last
 		next = c.cfg.PongTimeout

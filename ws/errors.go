@@ -88,12 +88,13 @@ func (e *CloseError) Error() string {
 	return b.String()
 }
 
-// Unwrap makes net.ErrClosed and the Cause reachable.
+// Unwrap makes net.ErrClosed and the Cause reachable, the Cause first: both may
+// be a net.Error, and whether it was a timeout is told by the Cause.
 func (e *CloseError) Unwrap() []error {
 	if e.Cause == nil {
 		return []error{net.ErrClosed}
 	}
-	return []error{net.ErrClosed, e.Cause}
+	return []error{e.Cause, net.ErrClosed}
 }
 
 // normal reports whether the connection ended as both sides meant it to.

@@ -18,7 +18,11 @@ import (
 )
 
 // TestMain fails the package if a goroutine is left when all tests are done.
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// net/http's server waits half a second before it closes a connection whose
+// request it has refused, whoever has shut it down.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+}
 
 // A setup says how two ends are to be connected.
 type setup struct {

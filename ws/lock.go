@@ -49,11 +49,10 @@ func (l *readLock) lock(ctx context.Context, ended func() error) error {
 		l.mu.Unlock()
 		return nil
 	}
-	if l.is(lockOver) || l.serving {
-		serving := l.serving
+	if over := l.is(lockOver); over || l.serving {
 		l.mu.Unlock()
-		if err := ended(); err != nil || !serving {
-			return err
+		if over {
+			return ended()
 		}
 		return errServing
 	}

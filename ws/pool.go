@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"context"
 	"sync"
 
 	"github.com/weft-ws/weft/internal/proto"
@@ -52,11 +53,21 @@ const (
 	giveBackMin = 1 << 20
 )
 
+// end is how far m may be filled: to where memory ends, or what has been charged
+// to the budget. The caller's own memory is not charged.
+func (m *messageBuffer) end(c *Conn) int {
+	if c.cfg.Budget == nil || m.foreign {
+		return cap(m.b)
+	}
+	return int(min(int64(cap(m.b)), int64(m.base)+max(c.r.charged, messageBufferSmall)))
+}
+
 // room sees to it that need more bytes have room. The buffer at least doubles,
-// so that a message costs few moves, and never grows ahead of that.
-func (m *messageBuffer) room(c *Conn, need int) error {
+// so that a message costs few moves, and never grows ahead of that, nor past
+// what a message may hold and the byte that shows that it holds more.
+func (m *messageBuffer) room(ctx context.Context, c *Conn, need int) error {
 	n := len(m.b)
-	if cap(m.b)-n >= need {
+	if m.end(c)-n >= need {
 		return nil
 	}
 	size := n + max(need, n-m.base, messageBufferFirst)
@@ -64,8 +75,11 @@ func (m *messageBuffer) room(c *Conn, need int) error {
 		// The last step: what is inflated may be one byte over, and then it ends.
 		size = max(n+need, m.base+int(limit)+1)
 	}
-	if err := c.charge(int64(size - m.base)); err != nil {
+	if err := c.charge(ctx, int64(size-m.base)); err != nil {
 		return err
+	}
+	if cap(m.b)-n >= need {
+		return nil // memory of an earlier message, which is now paid for
 	}
 	if m.foreign || size <= messageBufferSmall {
 		m.move(make([]byte, 0, size))
@@ -82,11 +96,11 @@ func (m *messageBuffer) room(c *Conn, need int) error {
 
 // roomDirect makes room to read some of the want bytes to come from the network
 // straight into the buffer.
-func (m *messageBuffer) roomDirect(c *Conn, want int64) error {
-	if free := int64(cap(m.b) - len(m.b)); free >= min(want, directMin/2) {
+func (m *messageBuffer) roomDirect(ctx context.Context, c *Conn, want int64) error {
+	if free := int64(m.end(c) - len(m.b)); free >= min(want, directMin/2) {
 		return nil
 	}
-	return m.room(c, int(min(want, int64(max(len(m.b)-m.base, messageBufferSmall)))))
+	return m.room(ctx, c, int(min(want, int64(max(len(m.b)-m.base, messageBufferSmall)))))
 }
 
 // move goes on in new memory.

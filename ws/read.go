@@ -8,6 +8,7 @@ import (
 	"iter"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weft-ws/weft/internal/deflate"
@@ -23,10 +24,11 @@ const directMin = readBufferSize
 type readSide struct {
 	lock    readLock
 	recv    proto.Receiver
-	serving bool       // a callback loop reads; set before the first read
-	ctx     handlerCtx // what a Handler is given
-	held    bool       // the receiver's clocks are stopped
-	owes    bool       // a callback loop may have something to send before it waits
+	serving bool        // a callback loop reads; set before the first read
+	ctx     handlerCtx  // what a Handler is given
+	held    bool        // the receiver's clocks are stopped
+	paused  atomic.Bool // the reader waits for the Budget, not for the peer
+	owes    bool        // a callback loop may have something to send before it waits
 
 	in  []byte      // read, not yet consumed: part of buf, or came with the handshake
 	buf *readBuffer // nil while nothing is there
@@ -38,7 +40,8 @@ type readSide struct {
 	waitCtx context.Context
 	stop    func() bool
 
-	partial  []byte // of a message whose read was cancelled
+	partial  []byte       // of a message whose read was cancelled
+	saved    *proto.Event // what was read when it was, and not taken
 	inflater *deflate.Inflater
 	text     proto.Text // of inflated text
 	inflated int64      // bytes of the present message, inflated
@@ -128,6 +131,10 @@ func (c *Conn) refuseRead() error {
 // on the way. Its payload is valid until the next call.
 func (c *Conn) next(ctx context.Context) (*proto.Event, error) {
 	r := &c.r
+	if ev := r.saved; ev != nil {
+		r.saved = nil
+		return ev, nil
+	}
 	for {
 		for len(r.in) > 0 {
 			ev := c.event()
@@ -179,6 +186,7 @@ func (c *Conn) nextDirect(ctx context.Context, dst []byte) (*proto.Event, error)
 	if want := r.recv.Want(); int64(len(dst)) > want {
 		dst = dst[:want]
 	}
+	c.flushOwed()
 	n, err := c.fill(ctx, dst)
 	if err != nil {
 		return nil, err
@@ -230,6 +238,9 @@ func (c *Conn) filled(ctx context.Context, dst []byte, n int, err error) (int, e
 		if dst == nil {
 			dst = r.buf.b[:]
 			r.in = dst[:n]
+		}
+		if c.cfg.ControlRate > 0 {
+			r.recv.Refill(time.Now())
 		}
 		c.received(dst[:n])
 		return n, nil
@@ -381,28 +392,25 @@ func (c *Conn) ended() error {
 	return nil
 }
 
-// take adds the payload of ev to the message in buf.
-func (c *Conn) take(buf *messageBuffer, ev *proto.Event) error {
+// take moves the payload of ev into buf.
+func (c *Conn) take(ctx context.Context, buf *messageBuffer, ev *proto.Event) error {
 	if !ev.Compressed {
-		err := buf.room(c, len(ev.Payload))
-		if err == nil {
-			buf.b = append(buf.b, ev.Payload...)
+		if err := buf.room(ctx, c, len(ev.Payload)); err != nil {
+			return err
 		}
-		return err
+		buf.b = append(buf.b, ev.Payload...)
+		return nil
 	}
-	src := ev.Payload
 	for {
-		// What comes out is accounted for like what comes in, and grows as bytes come.
-		if err := buf.room(c, 1); err != nil {
+		if err := buf.room(ctx, c, 1); err != nil { // it grows as bytes come
 			return err
 		}
-		n := len(buf.b)
-		nd, ns, done, err := c.inflate(buf.b[n:cap(buf.b)], src, ev)
-		buf.b, src = buf.b[:n+nd], src[ns:]
+		n, ns, done, err := c.inflate(buf.b[len(buf.b):buf.end(c)], ev.Payload, ev)
 		if err != nil {
-			return err
+			return err // final, and ev is another's: the read buffer has been given back
 		}
-		if done || len(src) == 0 && !ev.Last && nd == 0 {
+		buf.b, ev.Payload = buf.b[:len(buf.b)+n], ev.Payload[ns:]
+		if done || len(ev.Payload) == 0 && !ev.Last && n == 0 {
 			return nil
 		}
 	}
@@ -412,10 +420,6 @@ func (c *Conn) take(buf *messageBuffer, ev *proto.Event) error {
 // to the limit, and checks text.
 func (c *Conn) inflate(dst, src []byte, ev *proto.Event) (nd, ns int, done bool, err error) {
 	r := &c.r
-	if ev.First && r.inflated < 0 {
-		r.inflated = 0
-		r.text.Reset()
-	}
 	limit := c.cfg.MaxMessageSize
 	if limit > 0 && int64(len(dst)) > limit-r.inflated+1 {
 		dst = dst[:limit-r.inflated+1]
@@ -450,7 +454,8 @@ func (c *Conn) inflate(dst, src []byte, ev *proto.Event) (nd, ns int, done bool,
 			// Tolerated: the message is whole.
 			trace.Violation(&ProtocolError{Rule: proto.RuleByID("DF-13"), From: c.role.Peer(), Frame: r.recv.Frame(), Offset: r.recv.Frame().Offset})
 		}
-		r.inflated = -1 // the next message counts anew
+		r.inflated = 0
+		r.text.Reset()
 		r.inflater.Release()
 	}
 	return nd, ns, done, nil
@@ -520,12 +525,12 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 		switch want := r.recv.Want(); {
 		case ev != nil:
 			ev = nil
-		case len(r.in) == 0 && want >= directMin && len(buf.b)-buf.base >= directMin/2 && !r.recv.Compressed():
-			if err = buf.roomDirect(c, want); err != nil {
+		case len(r.in) == 0 && r.saved == nil && want >= directMin && len(buf.b)-buf.base >= directMin/2 && !r.recv.Compressed():
+			if err = buf.roomDirect(ctx, c, want); err != nil {
 				break
 			}
 			n := len(buf.b)
-			if e, err = c.nextDirect(ctx, buf.b[n:cap(buf.b)]); err == nil {
+			if e, err = c.nextDirect(ctx, buf.b[n:buf.end(c)]); err == nil {
 				buf.b = buf.b[:n+len(e.Payload)]
 				e.Payload = nil
 			}
@@ -533,11 +538,14 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 			e, err = c.next(ctx)
 		}
 		if err == nil && (len(e.Payload) > 0 || e.Compressed && e.Last) {
-			err = c.take(buf, e)
+			if err = c.take(ctx, buf, e); err != nil && c.ended() == nil {
+				left := *e
+				r.saved = &left
+			}
 		}
 		if err != nil {
 			c.uncharge()
-			if c.ended() == nil && r.recv.Partial() {
+			if c.ended() == nil && (r.recv.Partial() || r.saved != nil) {
 				r.partial = append(r.partial, buf.b[buf.base:]...)
 			}
 			return 0, 0, err
@@ -639,18 +647,21 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 	}
 	c := m.c
 	if !c.r.lock.enter() {
-		return 0, m.end(c.refuseRead())
+		// Whoever closes the connection reads it now: nothing of it is ours.
+		m.err = cutShort(c.refuseRead())
+		return 0, m.err
 	}
 	c.resumeClocks()
-	for n == 0 && !m.fin {
+	for n == 0 {
+		if m.fin {
+			return 0, m.end(io.EOF)
+		}
 		if m.ev.Compressed {
 			var ns int
 			var done bool
 			n, ns, done, err = c.inflate(p, m.ev.Payload, &m.ev)
 			m.ev.Payload = m.ev.Payload[ns:]
-			if done {
-				m.fin = true
-			}
+			m.fin = done
 			if err != nil || n > 0 {
 				break
 			}
@@ -662,7 +673,7 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 				break
 			}
 		}
-		if !m.fin && len(m.ev.Payload) == 0 && !m.ev.Last {
+		if len(m.ev.Payload) == 0 && !m.ev.Last {
 			if len(c.r.in) == 0 && len(p) >= directMin && c.r.recv.Want() >= directMin && !m.ev.Compressed {
 				var ev *proto.Event
 				if ev, err = c.nextDirect(m.ctx, p); err == nil {
@@ -685,22 +696,23 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 		}
 		return n, m.end(err)
 	}
-	if n == 0 {
-		return 0, m.end(io.EOF)
-	}
 	c.leaveRead(true)
 	return n, nil
 }
 
-// end finishes the message; the lock is held, except after the end of the
-// connection.
+// end finishes the message, from inside the lock.
 func (m *MessageReader) end(err error) error {
+	m.err = cutShort(err)
+	m.c.leaveRead(false)
+	return m.err
+}
+
+// cutShort turns the end of the connection into that of a message.
+func cutShort(err error) error {
 	var ce *CloseError
 	if errors.As(err, &ce) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		err = &cutShortError{ce}
+		return &cutShortError{ce}
 	}
-	m.err = err
-	m.c.leaveRead(false)
 	return err
 }
 

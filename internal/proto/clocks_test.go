@@ -321,6 +321,9 @@ func TestControlRateRefills(t *testing.T) {
 	for range 3 {
 		w.gets(pingFrame)
 	}
+	w.now = w.now.Add(500 * time.Millisecond) // nobody ticks while nothing comes
+	w.r.Refill(w.now)
+	w.gets(pingFrame)
 	var le *proto.LimitError
 	if _, err := w.c.receive(pingFrame); !errors.As(err, &le) || le.Limit != "ControlRate" {
 		t.Error(err)

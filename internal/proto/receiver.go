@@ -564,18 +564,29 @@ func (r *Receiver) Tick(now time.Time) error {
 	if mark := r.got + int64(r.frags); mark != c.mark {
 		c.mark, c.progress = mark, t
 	}
-	if rate := r.lim.ControlRate; rate > 0 {
-		if c.bucket != 0 {
-			c.tokens += time.Duration(t-c.bucket).Seconds() * float64(rate)
-			c.tokens = min(c.tokens, float64(r.lim.ControlBurst))
-		}
-		c.bucket = t
-	}
+	r.Refill(now)
 	at, limit, after := r.next()
 	if at != 0 && t >= at {
 		r.err = &TimeoutError{Limit: limit, After: after, Code: wire.ClosePolicyViolation}
 	}
 	return r.err
+}
+
+// Refill allows the peer the control frames that it has earned by now. Tick
+// does so too; callers that have waited for the network do it before they
+// judge what came, so that silence counts.
+func (r *Receiver) Refill(now time.Time) {
+	rate := r.lim.ControlRate
+	if rate <= 0 {
+		return
+	}
+	c := r.clock
+	t := c.at(now)
+	if c.bucket != 0 {
+		c.tokens += time.Duration(t-c.bucket).Seconds() * float64(rate)
+		c.tokens = min(c.tokens, float64(r.lim.ControlBurst))
+	}
+	c.bucket = t
 }
 
 // unit identifies what is incomplete: the index of the frame with which it
