@@ -19,7 +19,7 @@ import (
 // Unlike those of a socket, a write deadline that passes inside a message ends
 // the connection; a read deadline does not.
 func NetConn(ctx context.Context, c *Conn, typ MessageType) net.Conn {
-	return &netConn{c: c, typ: typ, ctx: ctx}
+	return &netConn{c: c, typ: typ, ctx: ctx, readBy: netDeadline{parent: ctx}, writeBy: netDeadline{parent: ctx}}
 }
 
 type netConn struct {
@@ -30,41 +30,99 @@ type netConn struct {
 	readMu sync.Mutex
 	reader *MessageReader
 
-	mu      sync.Mutex
-	readAt  time.Time
-	writeAt time.Time
-	cancels [2]context.CancelFunc // of the read and the write under way
+	readBy, writeBy netDeadline
 }
 
-// bounded derives the context of a call from a deadline.
-func (n *netConn) bounded(which int, at *time.Time) (context.Context, context.CancelFunc) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if at.IsZero() {
-		ctx, cancel := context.WithCancel(n.ctx)
-		n.cancels[which] = cancel
-		return ctx, cancel
+// A netDeadline is a deadline of a net.Conn: it may be moved while calls are
+// under way, so they share a context that ends when it passes.
+type netDeadline struct {
+	parent context.Context
+
+	mu     sync.Mutex
+	ctx    context.Context // nil before the first call
+	cancel context.CancelFunc
+	timer  *time.Timer
+}
+
+// context is what a call is bounded by.
+func (d *netDeadline) context() context.Context {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.renew()
+	return d.ctx
+}
+
+// renew makes the context if there is none. mu is held.
+func (d *netDeadline) renew() {
+	if d.ctx == nil {
+		d.ctx, d.cancel = context.WithCancel(d.parent)
 	}
-	ctx, cancel := context.WithDeadline(n.ctx, *at)
-	n.cancels[which] = cancel
-	return ctx, cancel
+}
+
+// set moves the deadline to t; zero means never.
+func (d *netDeadline) set(t time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.renew()
+	if d.timer != nil && !d.timer.Stop() {
+		<-d.ctx.Done() // it has fired, and is about to end the context
+	}
+	d.timer = nil
+	if d.ctx.Err() != nil {
+		d.ctx = nil
+		d.renew()
+	}
+	if t.IsZero() {
+		return
+	}
+	if wait := time.Until(t); wait > 0 {
+		d.timer = time.AfterFunc(wait, d.cancel)
+	} else {
+		d.cancel()
+	}
+}
+
+// end gives back what the deadline holds: the connection is over.
+func (d *netDeadline) end() { d.set(time.Unix(1, 0)) }
+
+// passed is the error of a call that comes after the deadline, also if it need
+// not wait.
+func (n *netConn) passed(ctx context.Context) error {
+	if ctx.Err() == nil || n.c.Err() != nil {
+		return nil
+	}
+	return n.mapError(ctx, ctx.Err())
 }
 
 func (n *netConn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	n.readMu.Lock()
 	defer n.readMu.Unlock()
 	for {
-		ctx, cancel := n.bounded(0, &n.readAt)
+		ctx := n.readBy.context()
+		err := n.passed(ctx)
+		if err != nil {
+			return 0, err
+		}
 		k, err := n.read(ctx, p)
-		cancel()
-		if err == nil && k > 0 || len(p) == 0 {
+		switch {
+		case err != nil:
+			if err = n.mapError(ctx, err); normalEnd(err) {
+				err = io.EOF
+			}
+			return k, err
+		case k > 0:
 			return k, nil
 		}
-		if err == nil {
-			continue
-		}
-		return k, n.mapError(ctx, err)
 	}
+}
+
+// normalEnd reports whether err is a normal closure, and between two messages.
+func normalEnd(err error) bool {
+	var ce *CloseError
+	return errors.As(err, &ce) && ce.normal() && !errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 func (n *netConn) read(ctx context.Context, p []byte) (int, error) {
@@ -87,8 +145,10 @@ func (n *netConn) read(ctx context.Context, p []byte) (int, error) {
 }
 
 func (n *netConn) Write(p []byte) (int, error) {
-	ctx, cancel := n.bounded(1, &n.writeAt)
-	defer cancel()
+	ctx := n.writeBy.context()
+	if err := n.passed(ctx); err != nil {
+		return 0, err
+	}
 	if err := n.c.WriteMessage(ctx, n.typ, p); err != nil {
 		return 0, n.mapError(ctx, err)
 	}
@@ -98,18 +158,20 @@ func (n *netConn) Write(p []byte) (int, error) {
 // mapError speaks the language of net.Conn.
 func (n *netConn) mapError(ctx context.Context, err error) error {
 	var ce *CloseError
-	switch {
-	case errors.As(err, &ce) && ce.normal():
-		return io.EOF
-	case errors.As(err, &ce):
-		return err
-	case ctx.Err() != nil && n.ctx.Err() == nil:
+	if ctx.Err() != nil && n.ctx.Err() == nil && !errors.As(err, &ce) {
 		return os.ErrDeadlineExceeded
 	}
 	return err
 }
 
-func (n *netConn) Close() error         { return n.c.Close(CloseNormal, "") }
+// Close runs the closing handshake.
+func (n *netConn) Close() error {
+	err := n.c.Close(CloseNormal, "")
+	n.readBy.end()
+	n.writeBy.end()
+	return err
+}
+
 func (n *netConn) LocalAddr() net.Addr  { return n.c.LocalAddr() }
 func (n *netConn) RemoteAddr() net.Addr { return n.c.RemoteAddr() }
 
@@ -118,22 +180,11 @@ func (n *netConn) SetDeadline(t time.Time) error {
 }
 
 func (n *netConn) SetReadDeadline(t time.Time) error {
-	n.set(0, &n.readAt, t)
+	n.readBy.set(t)
 	return nil
 }
 
 func (n *netConn) SetWriteDeadline(t time.Time) error {
-	n.set(1, &n.writeAt, t)
+	n.writeBy.set(t)
 	return nil
-}
-
-// set changes a deadline. A call under way that the new one has already passed
-// is woken.
-func (n *netConn) set(which int, at *time.Time, t time.Time) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	*at = t
-	if !t.IsZero() && !t.After(time.Now()) && n.cancels[which] != nil {
-		n.cancels[which]()
-	}
 }
