@@ -25,6 +25,7 @@ type variant struct {
 	fragment   int
 	compressed bool
 	windowBits int
+	level      int
 }
 
 // NewPrepared prepares a message. It keeps p, which must not be changed. Text
@@ -50,7 +51,7 @@ func (c *Conn) WritePrepared(ctx context.Context, m *Prepared) error {
 	}
 	v := variant{fragment: c.cfg.FragmentSize, compressed: packed}
 	if packed {
-		v.windowBits = c.ownWindowBits()
+		v.windowBits, v.level = c.ownWindowBits(), c.cfg.Compression.Level
 	}
 	frames, err := m.frames(c, v)
 	if err != nil {
@@ -78,6 +79,7 @@ func (m *Prepared) frames(c *Conn, v variant) ([]byte, error) {
 	if v.compressed {
 		var d deflate.Deflater
 		d.Reset(v.windowBits, false)
+		d.SetLevel(v.level)
 		p = d.AppendMessage(nil, p)
 		d.Close()
 	}
@@ -116,7 +118,7 @@ func (c *Conn) writeFramed(ctx context.Context, m *Prepared, frames []byte, pack
 	b := c.begin()
 	// Step the Sender over the frames, so that the rule is checked and the frame
 	// is counted, as for any other message.
-	frags := 0
+	frags, size := 0, int64(0)
 	for at := 0; at < len(frames); frags++ {
 		h, n := wire.ParseHeader(frames[at:])
 		if _, err := w.sender.Data(m.op, h.Fin, packed, int(h.Length)); err != nil {
@@ -124,6 +126,7 @@ func (c *Conn) writeFramed(ctx context.Context, m *Prepared, frames []byte, pack
 		}
 		c.traceFrame()
 		at += n + int(h.Length)
+		size += int64(h.Length)
 	}
 	b.size += len(frames)
 	b.bufs = append(b.bufs, frames)
@@ -135,7 +138,7 @@ func (c *Conn) writeFramed(ctx context.Context, m *Prepared, frames []byte, pack
 	taken := b.self.err
 	b.free()
 	if err == nil && taken == nil {
-		w.sent.message(int64(len(m.p)), frags)
+		w.sent.message(size, frags)
 	}
 	if err == nil && taken != nil {
 		err = &unsentError{taken}

@@ -747,7 +747,6 @@ func (m *MessageWriter) Write(p []byte) (int, error) {
 		return 0, errNotUTF8
 	}
 	n := len(p)
-	m.size += int64(n)
 	if m.packed {
 		m.buf = m.c.w.deflater.Append(m.buf, p)
 		if len(m.buf) > m.fragment() {
@@ -849,6 +848,7 @@ func (m *MessageWriter) transfer(p []byte, last bool) error {
 		m.err = err
 		return err
 	}
+	m.size += int64(len(p))
 	err := c.sendFragments(m.ctx, m.op, p, fragmentOpts{last: last, compressed: m.packed, begun: m.begun, size: m.size})
 	switch {
 	case err != nil:
