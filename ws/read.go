@@ -130,41 +130,49 @@ func (c *Conn) refuseRead() error {
 // next returns the next piece of a data message. Control frames are dealt with
 // on the way. Its payload is valid until the next call.
 func (c *Conn) next(ctx context.Context) (*proto.Event, error) {
-	r := &c.r
-	if ev := r.saved; ev != nil {
-		r.saved = nil
+	if ev := c.r.saved; ev != nil {
+		c.r.saved = nil
 		return ev, nil
 	}
 	for {
-		for len(r.in) > 0 {
-			ev := c.event()
-			n, err := r.recv.Step(ev, r.in)
-			r.in = r.in[n:]
-			if ev.FrameStart {
-				c.gotFrame(ev)
-			}
-			if err != nil {
-				return nil, c.failRead(err)
-			}
-			switch ev.Kind {
-			case proto.Data:
-				if ev.Last {
-					r.count.message(r.recv.Received(), r.recv.Fragments())
-				}
-				return ev, nil
-			case proto.Ping:
-				c.gotPing(ev.Payload)
-			case proto.Pong:
-				c.gotPong(ev.Payload)
-			case proto.Close:
-				return nil, c.gotClose(ev.Code, string(ev.Payload))
-			}
+		if ev, err := c.atHand(); ev != nil || err != nil {
+			return ev, err
 		}
 		c.flushOwed()
 		if _, err := c.fill(ctx, nil); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// atHand is next without a wait: it returns nil when the input is used up.
+func (c *Conn) atHand() (*proto.Event, error) {
+	r := &c.r
+	for len(r.in) > 0 {
+		ev := c.event()
+		n, err := r.recv.Step(ev, r.in)
+		r.in = r.in[n:]
+		if ev.FrameStart {
+			c.gotFrame(ev)
+		}
+		if err != nil {
+			return nil, c.failRead(err)
+		}
+		switch ev.Kind {
+		case proto.Data:
+			if ev.Last {
+				r.count.message(r.recv.Received(), r.recv.Fragments())
+			}
+			return ev, nil
+		case proto.Ping:
+			c.gotPing(ev.Payload)
+		case proto.Pong:
+			c.gotPong(ev.Payload)
+		case proto.Close:
+			return nil, c.gotClose(ev.Code, string(ev.Payload))
+		}
+	}
+	return nil, nil
 }
 
 // gotFrame counts a frame whose header was accepted.
@@ -666,10 +674,7 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 				break
 			}
 		} else {
-			n = copy(p, m.ev.Payload)
-			m.ev.Payload = m.ev.Payload[n:]
-			m.fin = m.ev.Last && len(m.ev.Payload) == 0
-			if n > 0 {
+			if n, err = m.copy(p); n > 0 {
 				break
 			}
 		}
@@ -698,6 +703,24 @@ func (m *MessageReader) Read(p []byte) (n int, err error) {
 	}
 	c.leaveRead(true)
 	return n, nil
+}
+
+// copy hands out the payload at hand, of as many fragments as have come.
+func (m *MessageReader) copy(p []byte) (n int, err error) {
+	for {
+		k := copy(p[n:], m.ev.Payload)
+		n += k
+		m.ev.Payload = m.ev.Payload[k:]
+		m.fin = m.ev.Last && len(m.ev.Payload) == 0
+		if m.fin || n == 0 || n == len(p) {
+			return n, nil
+		}
+		ev, err := m.c.atHand()
+		if ev == nil || err != nil {
+			return n, err
+		}
+		m.ev = *ev
+	}
 }
 
 // end finishes the message, from inside the lock.

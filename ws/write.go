@@ -451,10 +451,11 @@ func (c *Conn) batchMax() int {
 
 // fragmentOpts say how the fragments of sendFragments stand in their message.
 type fragmentOpts struct {
-	last       bool  // they end the message
-	compressed bool  // the message is compressed
-	begun      bool  // fragments of the message are on the wire already
-	size       int64 // payload of the whole message, with last
+	last       bool   // they end the message
+	compressed bool   // the message is compressed
+	begun      bool   // fragments of the message are on the wire already
+	head       []byte // payload of a fragment that comes before the others
+	size       int64  // payload of the whole message, with last
 }
 
 // sendFragments sends p as fragments of the open message, at least one. mu and
@@ -476,15 +477,19 @@ func (c *Conn) sendFragments(ctx context.Context, op wire.Opcode, p []byte, o fr
 		b := c.begin()
 		b.self.begun = o.begun
 		for {
-			n := proto.Cut(p, fragMax, op == wire.Text && !o.compressed)
-			h, err := w.sender.Data(op, o.last && n == len(p), o.compressed, n)
+			part := o.head
+			if o.head = nil; len(part) == 0 {
+				n := proto.Cut(p, fragMax, op == wire.Text && !o.compressed)
+				part, p = p[:n], p[n:]
+			}
+			h, err := w.sender.Data(op, o.last && len(p) == 0, o.compressed, len(part))
 			if err != nil {
 				b.free()
 				return err
 			}
 			c.traceFrame()
-			b.frame(h, p[:n], &b.self)
-			if p = p[n:]; len(p) == 0 || b.full(c.batchMax()) {
+			b.frame(h, part, &b.self)
+			if len(p) == 0 || b.full(c.batchMax()) {
 				break
 			}
 		}
@@ -767,10 +772,20 @@ func (m *MessageWriter) Write(p []byte) (int, error) {
 			if m.op == wire.Text {
 				k = proto.CutText(p, k)
 			}
-			if err := m.transfer(p[:k], false); err != nil {
+			if err := m.transfer(nil, p[:k], false); err != nil {
 				return 0, err
 			}
 			p = p[k:]
+		case m.op == wire.Binary:
+			// The fragment that is held, filled up, leaves together with those that
+			// follow.
+			m.buf = append(m.buf, p[:room]...)
+			p = p[room:]
+			k := max(len(p)-1, 0) / m.fragment() * m.fragment()
+			if err := m.transfer(m.buf, p[:k], false); err != nil {
+				return 0, err
+			}
+			m.buf, p = m.buf[:0], p[k:]
 		default:
 			m.buf = append(m.buf, p[:room]...)
 			if err := m.send(m.buf, false); err != nil {
@@ -825,15 +840,15 @@ func (m *MessageWriter) send(p []byte, last bool) error {
 		m.buf = p
 		return nil
 	}
-	if err := m.transfer(p[:len(p)-keep], last); err != nil {
+	if err := m.transfer(nil, p[:len(p)-keep], last); err != nil {
 		return err
 	}
 	m.buf = append(m.buf[:0], p[len(p)-keep:]...)
 	return nil
 }
 
-// transfer puts p on the wire as fragments of the message.
-func (m *MessageWriter) transfer(p []byte, last bool) error {
+// transfer puts head, as one fragment, and p on the wire.
+func (m *MessageWriter) transfer(head, p []byte, last bool) error {
 	c := m.c
 	w := &c.w
 	w.mu.Lock()
@@ -848,8 +863,8 @@ func (m *MessageWriter) transfer(p []byte, last bool) error {
 		m.err = err
 		return err
 	}
-	m.size += int64(len(p))
-	err := c.sendFragments(m.ctx, m.op, p, fragmentOpts{last: last, compressed: m.packed, begun: m.begun, size: m.size})
+	m.size += int64(len(head) + len(p))
+	err := c.sendFragments(m.ctx, m.op, p, fragmentOpts{last: last, compressed: m.packed, begun: m.begun, head: head, size: m.size})
 	switch {
 	case err != nil:
 		if m.packed {
