@@ -3,12 +3,11 @@ package ws
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"reflect"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/weft-ws/weft/internal/wstest"
 )
 
 // TestStatsCounters: every counter of a connection, against what its peer sent
@@ -49,14 +48,13 @@ func TestStatsCounters(t *testing.T) {
 		if got := c.Stats(); got != want {
 			t.Errorf("counted\n%+v, want\n%+v", got, want)
 		}
-		if closed := async(func() error { return c.Close(4000, "bye") }); true {
-			peer.WantClose(4000, "")
-			peer.Send(`CLOSE code=4000`)
-			synctest.Wait()
-			peer.Close()
-			if r := <-closed; r.err != nil {
-				t.Error(r.err)
-			}
+		closed := async(func() error { return c.Close(4000, "bye") })
+		peer.WantClose(4000, "Close was called")
+		peer.Send(`CLOSE code=4000`)
+		synctest.Wait()
+		peer.Close()
+		if r := <-closed; r.err != nil {
+			t.Error(r.err)
 		}
 		<-read
 		got := c.Stats()
@@ -85,7 +83,7 @@ func TestStatsPings(t *testing.T) {
 		})
 		f := peer.Next()
 		time.Sleep(3 * time.Second)
-		peer.Send("PONG x:" + hexOf(f))
+		peer.Send(fmt.Sprintf("PONG x:%x", f.Payload))
 		if r := now(t, ping, "it was answered"); r.err != nil {
 			t.Fatal(r.err)
 		}
@@ -127,15 +125,6 @@ func TestStatsPings(t *testing.T) {
 		}
 		pending(t, read, "no message has come")
 	})
-}
-
-func hexOf(f wstest.Frame) string {
-	const digits = "0123456789abcdef"
-	var b []byte
-	for _, x := range f.Payload {
-		b = append(b, digits[x>>4], digits[x&15])
-	}
-	return string(b)
 }
 
 // TestStatsBuckets: messages of 2^i to 2^(i+1)-1 frames, the last everything
