@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 	"unicode/utf8"
@@ -106,7 +107,7 @@ func (c *Conn) startClose(code CloseCode, reason string) error {
 func (c *Conn) closedBy() error {
 	c.w.mu.Lock()
 	defer c.w.mu.Unlock()
-	if c.w.closes.Done() && c.w.final.Cause == nil {
+	if c.w.closes.Done() && (c.w.final.Cause == nil || c.w.final.Cause == errCutShort) {
 		return nil
 	}
 	return c.w.final
@@ -264,7 +265,11 @@ func (c *Conn) gotClose(code CloseCode, reason string) error {
 		w.closes.Sent(answer, "")
 	}
 	sent, received, remote := w.closes.Frames()
-	w.setFinal(&CloseError{Code: first.Code, Reason: first.Reason, Remote: remote, Sent: sent, Received: received})
+	e := &CloseError{Code: first.Code, Reason: first.Reason, Remote: remote, Sent: sent, Received: received}
+	if remote && c.r.recv.Open() {
+		e.Cause = errCutShort // legal, but whoever reads is to know
+	}
+	w.setFinal(e)
 	c.beginEnd(false, len(c.r.in) == 0)
 	return w.final
 }
@@ -385,6 +390,9 @@ func (c *Conn) drop(cause error, holding bool) error {
 	}
 	return err
 }
+
+// errCutShort is the cause when the peer closes inside a message of its own.
+var errCutShort = fmt.Errorf("inside an unfinished message: %w", io.ErrUnexpectedEOF)
 
 // errDropped is the cause of CloseNow.
 var errDropped = errors.New("dropped by CloseNow")

@@ -147,6 +147,9 @@ func (r *Receiver) Where() string {
 	return fmt.Sprintf("without a Close, after frame %d at byte %d", r.index, r.offset)
 }
 
+// Open reports whether a message has been begun and its FIN not been seen.
+func (r *Receiver) Open() bool { return r.seq.open }
+
 // Partial reports whether a message or a frame has been begun and is not
 // complete.
 func (r *Receiver) Partial() bool {
