@@ -48,6 +48,9 @@ type Faults struct {
 	// ReadMax bytes.
 	ReadMax int
 	Rand    *rand.Rand
+	// Rate is how many bytes per second arrive, so that time passes while a
+	// message does. Default: all at once.
+	Rate int
 
 	// ResetAt resets the connection when so many bytes have been sent. The
 	// receiver reads those, then both ends get ECONNRESET.
@@ -105,7 +108,8 @@ type half struct {
 	cut     bool // CutAt was reached: what is written vanishes
 	gone    bool // the receiver has closed
 	reset   bool
-	ended   bool // the tap knows
+	ended   bool      // the tap knows
+	next    time.Time // when the next byte arrives, with Faults.Rate
 }
 
 // A PipeConn is one end of a Pipe: a net.Conn that is safe for concurrent use.
@@ -138,6 +142,9 @@ func (c *PipeConn) Read(b []byte) (int, error) {
 			n = copy(b[:min(len(b), h.readMax())], h.buf[:n])
 			h.read += int64(n)
 			h.buf = h.buf[n:]
+			if r := h.faults.Rate; r > 0 {
+				h.next = time.Now().Add(time.Duration(n) * time.Second / time.Duration(r))
+			}
 			p.cond.Broadcast()
 			return n, nil
 		case h.reset && !stalled:
@@ -153,8 +160,19 @@ func (c *PipeConn) Read(b []byte) (int, error) {
 func (h *half) ready() (n int, stalled bool) {
 	n = len(h.buf)
 	at := h.faults.StallAt
+	wait := time.Duration(0)
+	if !h.next.IsZero() {
+		wait = time.Until(h.next)
+	}
 	switch {
 	case h.stalled:
+		return 0, true
+	case wait > 0:
+		time.AfterFunc(wait, func() {
+			h.pipe.mu.Lock()
+			defer h.pipe.mu.Unlock()
+			h.pipe.cond.Broadcast()
+		})
 		return 0, true
 	case at > 0 && at-h.read < int64(n):
 		return int(at - h.read), true

@@ -194,6 +194,17 @@ func TestPipeFaults(t *testing.T) {
 			t.Error(sizes)
 		}
 	})
+	t.Run("rate", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, s := Pipe(PipeOptions{Client: Faults{Rate: 100, ReadMax: 10}})
+			c.Write(make([]byte, 50))
+			c.CloseWrite()
+			begin := time.Now()
+			if b, err := io.ReadAll(s); len(b) != 50 || err != nil || time.Since(begin) != 500*time.Millisecond {
+				t.Error(len(b), err, time.Since(begin))
+			}
+		})
+	})
 	t.Run("reset at a byte", func(t *testing.T) {
 		c, s := Pipe(PipeOptions{Client: Faults{ResetAt: 5}})
 		s.Write([]byte("lost"))
