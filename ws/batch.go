@@ -80,6 +80,7 @@ type batch struct {
 	err      error
 	tries    int
 	waiting  bool
+	goesOn   bool // the message of self does, in another batch
 	moved    bool // bytes were taken since the last interruption
 	stale    int  // interruptions in a row that were not for this write
 	deadline time.Time
@@ -115,7 +116,7 @@ func (b *batch) free() {
 	}
 	b.at, b.cut, b.size, b.self = 0, false, 0, turn{}
 	b.tries, b.waiting, b.deadline, b.waited = 0, false, time.Time{}, 0
-	b.moved, b.stale = false, 0
+	b.goesOn, b.moved, b.stale = false, false, 0
 	batches.Put(b)
 }
 
@@ -270,8 +271,9 @@ func (b *batch) wait(progress bool) bool {
 
 // write puts the batch on the wire and returns nil when all of it is there.
 // Messages whose context ended before they were begun are taken out; for the
-// holder's own, self.err says so. The error is an *interruptedError if a message
-// that was begun cannot be finished, anything else if the connection is lost.
+// holder's own, self.err says so. The error is errOthers if what is left need
+// not keep the holder, an *interruptedError if a message that was begun cannot be
+// finished, anything else if the connection is lost.
 func (b *batch) write(ctx context.Context) error {
 	c := b.c
 	b.ctx = ctx
@@ -298,9 +300,37 @@ func (b *batch) write(ctx context.Context) error {
 			return verdict
 		}
 		if b.ctx != nil && b.ctx.Err() != nil {
-			b.ctx = nil
+			if b.ctx = nil; !b.done() {
+				return errOthers
+			}
 		}
 	}
+}
+
+// errOthers says that the context has ended, that the holder's own message is
+// on the wire or taken out, and that what is left of the batch is others'.
+var errOthers = errors.New("ws: what is left to write is others'")
+
+// lend leaves what others have in b to a goroutine, so that the holder can come
+// back at once. The frame lock goes with it. mu is held.
+func (c *Conn) lend(b *batch) {
+	c.w.lent = true
+	go func() {
+		w := &c.w
+		err := b.write(nil)
+		w.mu.Lock()
+		w.lent = false
+		w.stats.controlWait = max(w.stats.controlWait, b.waited)
+		lost := b.settleOthers()
+		b.free()
+		if err == nil {
+			c.release()
+			w.mu.Unlock()
+			return
+		}
+		w.mu.Unlock()
+		w.settleLost(lost, c.drop(err, true))
+	}()
 }
 
 func (b *batch) unwait() {
@@ -357,6 +387,9 @@ func (b *batch) interrupted(deadline time.Time) error {
 			}
 			return e
 		}
+	}
+	if b.goesOn && b.self.begun && b.ctx != nil && b.ctx.Err() != nil {
+		return &interruptedError{inside: !b.boundary(), cause: b.ctx.Err()}
 	}
 	first := b.nextBoundary()
 	bufs, pieces := b.bufs[:first], b.pieces[:first]

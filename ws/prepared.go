@@ -136,7 +136,12 @@ func (c *Conn) writeFramed(ctx context.Context, m *Prepared, frames []byte, pack
 	w.mu.Lock()
 	w.stats.controlWait = max(w.stats.controlWait, b.waited)
 	taken := b.self.err
-	b.free()
+	if err == errOthers {
+		c.lend(b)
+		err = nil
+	} else {
+		b.free()
+	}
 	if err == nil && taken == nil {
 		w.sent.message(size, frags)
 	}

@@ -26,6 +26,7 @@ import (
 type writeSide struct {
 	mu      sync.Mutex
 	busy    bool
+	lent    bool // what is left of a batch keeps the frame lock: see lend
 	open    bool
 	closing bool          // Close was called: no new messages
 	final   *CloseError   // the connection has ended; see setFinal
@@ -304,6 +305,9 @@ func (t *turn) settle(state turnState, err error) {
 // release gives the frame lock to the next who needs it. mu is held.
 func (c *Conn) release() {
 	w := &c.w
+	if w.lent {
+		return // who has it releases it
+	}
 	if !w.open && w.control.later != nil {
 		w.control.frame, w.control.later = w.control.later, nil
 	}
@@ -399,6 +403,12 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 	w.mu.Unlock()
 	err = b.write(ctx)
 	w.mu.Lock()
+	if err == errOthers {
+		err = b.self.err
+		c.lend(b)
+		w.mu.Unlock()
+		return err
+	}
 	var lost []*turn
 	if others {
 		lost = b.settleOthers()
@@ -415,14 +425,21 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 		return taken
 	}
 	err = c.finish(err)
-	if len(lost) > 0 {
-		w.mu.Lock()
-		for _, t := range lost {
-			t.settle(done, err)
-		}
-		w.mu.Unlock()
-	}
+	w.settleLost(lost, err)
 	return err
+}
+
+// settleLost ends the wait of those whose messages were lost with the
+// connection.
+func (w *writeSide) settleLost(lost []*turn, err error) {
+	if len(lost) == 0 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range lost {
+		t.settle(done, err)
+	}
 }
 
 // settleOthers ends the wait of those whose messages were in b and are on the
@@ -493,12 +510,18 @@ func (c *Conn) sendFragments(ctx context.Context, op wire.Opcode, p []byte, o fr
 				break
 			}
 		}
+		b.goesOn = !o.last || len(p) > 0
 		w.mu.Unlock()
 		err := b.write(ctx)
 		w.mu.Lock()
 		w.stats.controlWait = max(w.stats.controlWait, b.waited)
 		taken := b.self.err
-		b.free()
+		if err == errOthers {
+			c.lend(b)
+			err = nil
+		} else {
+			b.free()
+		}
 		switch {
 		case err != nil:
 			return err
