@@ -11,6 +11,9 @@ import (
 // a ping behind megabytes of its send buffer would still be late. It is a
 // matter of latency alone, so a system that refuses is left as it is.
 func setNotSentLowat(nc net.Conn, n int) {
+	if inner, ok := nc.(interface{ NetConn() net.Conn }); ok { // a tls.Conn
+		nc = inner.NetConn()
+	}
 	tc, ok := nc.(*net.TCPConn)
 	if !ok {
 		return

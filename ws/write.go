@@ -479,7 +479,7 @@ type fragmentOpts struct {
 // both locks are held, on return as well.
 func (c *Conn) sendFragments(ctx context.Context, op wire.Opcode, p []byte, o fragmentOpts) error {
 	w := &c.w
-	if !w.lowat && len(p) > lowatFrom {
+	if !w.lowat && (int64(len(p)) > lowatFrom || o.size > lowatFrom) {
 		w.lowat = true
 		setNotSentLowat(c.nc, lowatBytes)
 	}
