@@ -119,6 +119,10 @@ func (s *echoServer) run(ctx context.Context, addr, certFile, keyFile string, tr
 	if err != nil {
 		return &exitError{2, err}
 	}
+	if (certFile == "") != (keyFile == "") {
+		l.Close()
+		return &exitError{2, errors.New("--tls-cert and --tls-key go together")}
+	}
 	scheme := "ws"
 	tl := trace.listener(l)
 	if certFile != "" || keyFile != "" {

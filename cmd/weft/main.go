@@ -7,14 +7,20 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/weft-ws/weft/ws"
 )
 
 func main() {
@@ -34,12 +40,57 @@ func run(ctx context.Context, args []string) int {
 		return 0
 	case errors.As(err, &exit):
 		if exit.err != nil {
-			fmt.Fprintln(os.Stderr, "weft:", exit.err)
+			complain(os.Stderr, exit.err)
 		}
 		return exit.code
 	}
-	fmt.Fprintln(os.Stderr, "weft:", err)
+	complain(os.Stderr, err)
 	return 2
+}
+
+// complain prints an error, what a server said with its refusal, and a hint
+// where the mistake can be guessed.
+func complain(w io.Writer, err error) {
+	fmt.Fprintln(w, "weft:", err)
+	var he *ws.HandshakeError
+	if errors.As(err, &he) && len(he.Body) > 0 {
+		line, _, _ := strings.Cut(strings.TrimSpace(string(he.Body)), "\n")
+		if line = strings.ToValidUTF8(line, "?"); line != "" && !strings.HasPrefix(line, "<") {
+			fmt.Fprintln(w, "the server says:", line)
+		}
+	}
+	if h := hint(err); h != "" {
+		fmt.Fprintln(w, "hint:", h)
+	}
+}
+
+// hint guesses what went wrong, or returns "".
+func hint(err error) string {
+	var he *ws.HandshakeError
+	var unknown x509.UnknownAuthorityError
+	var name x509.HostnameError
+	text := err.Error()
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "nothing listens there; is the server running, and is this its port?"
+	case errors.Is(err, syscall.EADDRINUSE):
+		return "another program has this port; --listen 127.0.0.1:0 takes a free one"
+	case errors.As(err, &unknown), errors.As(err, &name):
+		return "--insecure accepts any certificate, for a try"
+	case strings.Contains(text, "HTTP response to HTTPS client"), strings.Contains(text, "first record does not look like a TLS handshake"):
+		return "the server does not speak TLS; try ws:// instead of wss://"
+	case errors.As(err, &he) && he.Status == http.StatusBadRequest && strings.Contains(string(he.Body), "HTTPS"):
+		return "the server speaks TLS; try wss:// instead of ws://"
+	case errors.As(err, &he) && he.Status == http.StatusOK:
+		return "that is an ordinary web page; is this the path of the WebSocket endpoint?"
+	case strings.Contains(text, "missing port in address"):
+		return "an address has a port, as in 127.0.0.1:8080"
+	case strings.Contains(text, "missing unit in duration"):
+		return "durations have a unit, as in 30s or 500ms"
+	case strings.Contains(text, "cannot contain colon"), strings.Contains(text, "unsupported protocol scheme"):
+		return "a URL begins with ws:// or wss://, as in ws://127.0.0.1:9001/"
+	}
+	return ""
 }
 
 // An exitError ends the command with a code; err may be nil if all has been
