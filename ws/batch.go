@@ -317,7 +317,7 @@ func (c *Conn) lend(b *batch) {
 	c.w.lent = true
 	go func() {
 		w := &c.w
-		err := b.write(nil)
+		err := b.write(context.Background())
 		w.mu.Lock()
 		w.lent = false
 		w.stats.controlWait = max(w.stats.controlWait, b.waited)
