@@ -476,6 +476,24 @@ func (b *batch) writeGeneric() error {
 	return nil
 }
 
+// insideMessage reports whether the pieces before and after i are frames of one
+// message.
+func (b *batch) insideMessage(i int) bool {
+	last := func(pieces []piece) *turn {
+		for _, p := range slices.Backward(pieces) {
+			if p.turn != nil {
+				return p.turn
+			}
+		}
+		return nil
+	}
+	before := last(b.pieces[:i])
+	if before == nil && b.self.begun {
+		before = &b.self // in an earlier batch
+	}
+	return before == &b.self && before == last(b.pieces[i:])
+}
+
 // interleave puts the control frames that wait between two frames of b. If our
 // Close is among them the rest of b is dropped: nothing may follow it. mu is
 // held.
@@ -486,7 +504,12 @@ func (c *Conn) interleave(b *batch) {
 	}
 	i := b.nextBoundary()
 	from := len(b.pieces)
+	inside := b.insideMessage(i)
+	count := w.stats.interleaved
 	c.takeControl(b)
+	if w.stats.interleaved = count; inside {
+		w.stats.interleaved += uint64(len(b.pieces) - from)
+	}
 	bufs, pieces := slices.Clone(b.bufs[from:]), slices.Clone(b.pieces[from:])
 	if len(pieces) == 0 {
 		return

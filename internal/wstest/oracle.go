@@ -135,6 +135,9 @@ func (c *tappedConn) Write(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
+// Unwrap returns the connection below.
+func (c *tappedConn) Unwrap() net.Conn { return c.Conn }
+
 func (c *tappedConn) CloseWrite() error {
 	c.o.Tap(capture.Chunk{From: c.side, At: time.Now(), End: capture.FIN})
 	if hc, ok := c.Conn.(interface{ CloseWrite() error }); ok {
