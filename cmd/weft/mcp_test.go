@@ -185,7 +185,8 @@ func TestMCPCommands(t *testing.T) {
 		}()
 		var list struct{ Sessions []gateway.SessionInfo }
 		deadline := time.Now().Add(10 * time.Second)
-		for len(list.Sessions) == 0 || len(list.Sessions[0].Calls) == 0 {
+		// The first call of a session is its initialize, which is over soon.
+		for len(list.Sessions) == 0 || len(list.Sessions[0].Calls) == 0 || list.Sessions[0].Calls[0].Method != "tools/call" {
 			out, _, err := mcpCommand(t.Context(), "", "mcp", "ls", "--admin", admin, "--json")
 			if err == nil {
 				err = json.Unmarshal([]byte(out), &list)
