@@ -183,23 +183,30 @@ func TestMCPCommands(t *testing.T) {
 			_, _, err := mcpCommand(context.Background(), "", "mcp", "call", one, "slow", `{"steps":1,"seconds":60}`, "--protocol", "2025-11-25")
 			done <- err
 		}()
-		var list struct{ Sessions []gateway.SessionInfo }
+		var session, call string
 		deadline := time.Now().Add(10 * time.Second)
-		// The first call of a session is its initialize, which is over soon.
-		for len(list.Sessions) == 0 || len(list.Sessions[0].Calls) == 0 || list.Sessions[0].Calls[0].Method != "tools/call" {
+		for call == "" {
 			out, _, err := mcpCommand(t.Context(), "", "mcp", "ls", "--admin", admin, "--json")
+			var list struct{ Sessions []gateway.SessionInfo }
 			if err == nil {
 				err = json.Unmarshal([]byte(out), &list)
 			}
 			if err != nil || time.Now().After(deadline) {
 				t.Fatalf("%q, %v", out, err)
 			}
+			for _, s := range list.Sessions {
+				for _, c := range s.Calls {
+					if c.Method == "tools/call" { // not its initialize, which is over soon
+						session, call = s.ID, c.ID
+					}
+				}
+			}
 		}
 		out, _, err := mcpCommand(t.Context(), "", "mcp", "ls", "--admin", admin)
-		if err != nil || !strings.Contains(out, "tools/call") || !strings.Contains(out, list.Sessions[0].ID) {
+		if err != nil || !strings.Contains(out, "tools/call") || !strings.Contains(out, session) {
 			t.Errorf("%s, %v", out, err)
 		}
-		if _, _, err := mcpCommand(t.Context(), "", "mcp", "kill", "--admin", admin, list.Sessions[0].ID, "--call", list.Sessions[0].Calls[0].ID); err != nil {
+		if _, _, err := mcpCommand(t.Context(), "", "mcp", "kill", "--admin", admin, session, "--call", call); err != nil {
 			t.Error(err)
 		}
 		if err := <-done; err == nil || !strings.Contains(err.Error(), "cancelled by an administrator") {
