@@ -163,6 +163,9 @@ func (c *Conn) serveOne(ctx context.Context, h Handler, buf *messageBuffer) (*me
 		c.w.gathering.Store(more)
 		r.owes = r.owes || more
 	}
+	if !more {
+		r.publish() // who gets the answer finds the question counted
+	}
 	r.lock.leave()
 	err = c.call(ctx, h, typ, p)
 	if buf != nil {
