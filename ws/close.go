@@ -417,6 +417,7 @@ func (c *Conn) over() {
 	l.mu.Unlock()
 	c.closeQueue()
 	c.closeDeflate()
+	c.forgetInput()
 	err := c.w.finalError()
 	if c.server != nil {
 		c.server.remove(c)

@@ -237,3 +237,10 @@ func letters(n int) []byte {
 	}
 	return append(b[:n:n], "zzz"[:0]...)
 }
+
+// canceled is a context that has ended.
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(background)
+	cancel()
+	return ctx
+}

@@ -364,6 +364,14 @@ func (c *Conn) releaseBuf() {
 	}
 }
 
+// forgetInput drops what was read and will not be asked for: the connection is
+// over, and nobody is inside the read lock. A handler or a MessageReader may
+// still look at the memory, so it does not go back to the pool.
+func (c *Conn) forgetInput() {
+	r := &c.r
+	r.buf, r.in, r.partial, r.saved = nil, nil, nil, nil
+}
+
 // failRead ends the connection for what the receiver or the network said.
 func (c *Conn) failRead(err error) error {
 	c.releaseBuf()
