@@ -14,7 +14,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -531,11 +531,13 @@ func (g *Gateway) hint(ident Identity) string {
 	return "there is " + strings.Join(names, ", ")
 }
 
-// newSessionID returns 128 random bits in base64url.
+// newSessionID returns 128 random bits in hexadecimal.
 func newSessionID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:]) // never fails
-	return base64.RawURLEncoding.EncodeToString(b[:])
+	// Letters and digits alone: an ID that begins with a dash would be taken for
+	// a flag on a command line.
+	return hex.EncodeToString(b[:])
 }
 
 // serveTicket exchanges a token, in the Authorization header, for a ticket

@@ -407,7 +407,7 @@ func TestS1_S2_Registry(t *testing.T) {
 	a.hears("progress")
 	var ids []string
 	for _, s := range r.Sessions() {
-		if len(s.ID) != 22 { // 128 bits in base64url
+		if len(s.ID) != 32 { // 128 bits in hexadecimal
 			t.Errorf("session id %q", s.ID)
 		}
 		ids = append(ids, s.ID)
