@@ -58,6 +58,8 @@ type piece struct {
 	end   bool  // a frame ends with it
 	close bool  // it is our Close: nothing follows
 	since time.Time
+
+	frames int // that end with it, if they are several
 }
 
 // A batch is frames on their way to the wire, in order.
@@ -400,12 +402,22 @@ func (b *batch) interrupted(deadline time.Time) error {
 			} else {
 				t.settle(done, context.Canceled)
 			}
+			b.unframe(i)
 			continue
 		}
 		bufs, pieces = append(bufs, b.bufs[i]), append(pieces, b.pieces[i])
 	}
 	b.bufs, b.pieces = bufs, pieces
 	return nil
+}
+
+// unframe notes that piece i, which has not been begun, is not sent. mu is held.
+func (b *batch) unframe(i int) {
+	frames := int64(0)
+	if p := &b.pieces[i]; p.end {
+		frames = int64(max(p.frames, 1))
+	}
+	b.c.w.sender.Unframe(frames, int64(len(b.bufs[i])))
 }
 
 // staleMax bounds the interruptions in a row that are taken for one that was
@@ -516,7 +528,8 @@ func (c *Conn) interleave(b *batch) {
 	}
 	b.bufs, b.pieces = b.bufs[:from], b.pieces[:from]
 	if pieces[len(pieces)-1].close {
-		for _, p := range b.pieces[i:] {
+		for j, p := range b.pieces[i:] {
+			b.unframe(i + j)
 			switch {
 			case p.turn == &b.self:
 				b.self.err = errClosing

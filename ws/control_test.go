@@ -293,6 +293,10 @@ func TestConcurrencyCancelComesBackAtOnce(t *testing.T) {
 		if r := now(t, other, ""); r.err != nil {
 			t.Error(r.err)
 		}
+		s := c.Stats().Sent
+		if wire := c.nc.(*wstest.PipeConn).Sent(); s.Bytes != uint64(wire) || s.Frames != 3 || s.Messages != 2 || s.Control != 1 {
+			t.Errorf("%+v, but %d bytes are on the wire: the message that was taken back is counted", s, wire)
+		}
 	})
 }
 

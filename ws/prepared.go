@@ -130,7 +130,7 @@ func (c *Conn) writeFramed(ctx context.Context, m *Prepared, frames []byte, pack
 	}
 	b.size += len(frames)
 	b.bufs = append(b.bufs, frames)
-	b.pieces = append(b.pieces, piece{turn: &b.self, end: true})
+	b.pieces = append(b.pieces, piece{turn: &b.self, end: true, frames: frags})
 	w.mu.Unlock()
 	err := b.write(ctx)
 	w.mu.Lock()

@@ -230,7 +230,8 @@ func (c *Conn) corkReply(op wire.Opcode, p []byte) error {
 	if err != nil {
 		return err
 	}
-	c.countSingle(len(p))
+	w.sent.message(int64(len(p)), 1)
+	c.traceFrame()
 	if w.corked == nil {
 		w.corked = newBatch(c)
 		if w.corkTimer == nil {

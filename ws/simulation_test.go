@@ -436,7 +436,21 @@ func (e *simEnd) check() {
 		e.s.errorf("the ends ended with %v and %v", e.c.Err(), e.peer.c.Err())
 		return
 	}
+	st := e.c.Stats()
 	clean := ours.Cause == nil && theirs.Cause == nil && ours.Received != nil && theirs.Received != nil
+	if clean {
+		// What was taken back is not counted. What came after the peer's Close is
+		// not received.
+		written := uint64(0)
+		for _, err := range e.sent {
+			if err == nil {
+				written++
+			}
+		}
+		if wire := uint64(e.c.nc.(*wstest.PipeConn).Sent()); st.Sent.Bytes != wire || st.Sent.Messages != written || st.Received.Bytes > e.peer.c.Stats().Sent.Bytes {
+			e.s.errorf("%+v, but %d bytes are on the wire and %d messages were written", st, wire, written)
+		}
+	}
 	for id, err := range e.sent {
 		times := e.peer.got[id]
 		switch {

@@ -385,7 +385,7 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 	if err != nil {
 		return c.ownFault(b, err)
 	}
-	c.countSingle(len(p))
+	c.traceFrame()
 	b.frame(h, p, &b.self)
 	var others bool
 	for w.first != nil && w.first.single && !b.full(c.batchMax()) {
@@ -395,7 +395,7 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 			t.settle(done, err)
 			continue
 		}
-		c.countSingle(len(t.p))
+		c.traceFrame()
 		t.state = batched
 		b.frame(h, t.p, t)
 		others = true
@@ -403,18 +403,20 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 	w.mu.Unlock()
 	err = b.write(ctx)
 	w.mu.Lock()
+	taken := b.self.err
+	if (err == nil || err == errOthers) && taken == nil {
+		w.sent.message(int64(len(p)), 1)
+	}
 	if err == errOthers {
-		err = b.self.err
 		c.lend(b)
 		w.mu.Unlock()
-		return err
+		return taken
 	}
 	var lost []*turn
 	if others {
 		lost = b.settleOthers()
 	}
 	w.stats.controlWait = max(w.stats.controlWait, b.waited)
-	taken := b.self.err
 	b.free()
 	if err == nil {
 		c.release()
@@ -450,6 +452,7 @@ func (b *batch) settleOthers() (lost []*turn) {
 		switch {
 		case t == nil || t == &b.self || t.state != batched || !p.end:
 		case i < b.at:
+			b.c.w.sent.message(int64(len(t.p)), 1)
 			t.settle(done, nil)
 		default:
 			lost = append(lost, t)
@@ -606,12 +609,6 @@ func (c *Conn) ownFault(b *batch, err error) error {
 	c.w.open = false
 	c.w.mu.Unlock()
 	return c.fail(CloseInternalError, "", err, true)
-}
-
-// countSingle counts the message of one frame that was framed last.
-func (c *Conn) countSingle(n int) {
-	c.w.sent.message(int64(n), 1)
-	c.traceFrame()
 }
 
 // sendPacked compresses p and sends it. The order of compression is the order

@@ -131,6 +131,10 @@ func (s *Sender) Frame() FrameInfo {
 // Framed is how many frames have been framed, and how many bytes they take.
 func (s *Sender) Framed() (frames, bytes int64) { return s.index, s.offset }
 
+// Unframe takes back frames, of so many bytes in all, that have been framed and
+// will not be sent.
+func (s *Sender) Unframe(frames, bytes int64) { s.index, s.offset = s.index-frames, s.offset-bytes }
+
 // AppendData appends the next fragment of the message of type op, header and
 // payload, to dst.
 func (s *Sender) AppendData(dst []byte, op wire.Opcode, last bool, payload []byte) ([]byte, error) {
