@@ -927,11 +927,12 @@ func (h *hub) sweep(now time.Time) {
 			}
 		}
 	}
-	h.sendLocked(out)
 	if len(late) > 0 {
-		h.mu.Lock()
+		// First: a server that answers the cancellation must find nobody waiting.
 		h.failLocked(late, fmt.Errorf("no answer and no progress within %v", h.limits.callTimeout))
+		h.mu.Lock()
 	}
+	h.sendLocked(out)
 }
 
 // pending counts the calls that clients wait for.
