@@ -111,8 +111,9 @@ func (o *Oracle) Conn(nc net.Conn, side capture.Side) net.Conn {
 // write: a written byte may be answered before Write has returned.
 type tappedConn struct {
 	net.Conn
-	o    *Oracle
-	side capture.Side
+	o     *Oracle
+	side  capture.Side
+	ahead int // bytes told of that are not written yet; writers take turns
 }
 
 func (c *tappedConn) Read(p []byte) (int, error) {
@@ -130,9 +131,17 @@ func (c *tappedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Write tells of p before it is written: the answer may be heard before it
+// returns. What a write that was cut short did not take comes again, and is
+// not told twice.
 func (c *tappedConn) Write(p []byte) (int, error) {
-	c.o.Tap(capture.Chunk{From: c.side, At: time.Now(), Data: p})
-	return c.Conn.Write(p)
+	told := max(c.ahead, len(p))
+	if c.ahead < len(p) {
+		c.o.Tap(capture.Chunk{From: c.side, At: time.Now(), Data: p[c.ahead:]})
+	}
+	n, err := c.Conn.Write(p)
+	c.ahead = told - n
+	return n, err
 }
 
 // Unwrap returns the connection below.
