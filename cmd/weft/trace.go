@@ -103,6 +103,8 @@ type tracedConn struct {
 	file *os.File
 	in   sync.Once // the peer's end is written once
 	out  sync.Once // ours too
+
+	ahead int // bytes recorded that are not written yet; writers take turns
 }
 
 func (c *tracedConn) Read(p []byte) (int, error) {
@@ -120,10 +122,15 @@ func (c *tracedConn) Read(p []byte) (int, error) {
 }
 
 func (c *tracedConn) Write(p []byte) (int, error) {
-	// Before the write: the answer may be read before it returns.
-	now := time.Now()
-	_ = c.w.Chunk(c.side, now, p)
-	return c.Conn.Write(p)
+	// Before the write: the answer may be read before it returns. What a write
+	// that was cut short did not take comes again, and is not recorded twice.
+	told := max(c.ahead, len(p))
+	if c.ahead < len(p) {
+		_ = c.w.Chunk(c.side, time.Now(), p[c.ahead:])
+	}
+	n, err := c.Conn.Write(p)
+	c.ahead = told - n
+	return n, err
 }
 
 func (c *tracedConn) CloseWrite() error {
