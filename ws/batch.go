@@ -528,13 +528,17 @@ func (c *Conn) interleave(b *batch) {
 	}
 	b.bufs, b.pieces = b.bufs[:from], b.pieces[:from]
 	if pieces[len(pieces)-1].close {
+		cause := w.refuse()
+		if cause == nil {
+			cause = errClosing
+		}
 		for j, p := range b.pieces[i:] {
 			b.unframe(i + j)
 			switch {
 			case p.turn == &b.self:
 				b.self.err = errClosing
 			case p.turn != nil && p.turn.state == batched:
-				p.turn.settle(done, errClosing)
+				p.turn.settle(done, cause)
 			}
 		}
 		b.bufs, b.pieces = b.bufs[:i], b.pieces[:i]

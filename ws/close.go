@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/weft-ws/weft/internal/proto"
 )
 
 // errClosing is the error of reads and writes that begin after Close was called
@@ -208,9 +211,10 @@ func (c *Conn) fail(code CloseCode, reason string, cause error, holding bool) er
 		}
 		return w.final
 	}
-	if len(reason) > reasonMax {
-		reason = reason[:reasonMax]
-	}
+	// RFC 6455, 5.5.1: the reason is "UTF-8-encoded data", also when a handler
+	// gave it.
+	reason = strings.ToValidUTF8(reason, "\uFFFD")
+	reason = reason[:proto.CutText([]byte(reason), reasonMax)]
 	frame := &CloseFrame{Code: code, Reason: reason}
 	if !w.sender.Closed() {
 		w.control.frame, w.control.later = frame, nil

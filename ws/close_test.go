@@ -712,30 +712,74 @@ func TestTimeoutsPeerDoesNotGo(t *testing.T) {
 // two fragments, and nothing follows it.
 func TestConcurrencyAnswerPassesBetweenFragments(t *testing.T) {
 	bubble(t, func(t *testing.T, role Role) {
-		cfg := Config{FragmentSize: 100}
-		c, p, _ := setup{client: cfg, server: cfg, pipe: wstest.PipeOptions{Window: 250}}.scripted(t, role)
-		write := async(func() error { return c.WriteMessage(background, Binary, make([]byte, 1<<20)) })
+		for _, size := range []int{100, 5000, 16 << 10} {
+			cfg := Config{FragmentSize: size}
+			c, p, _ := setup{client: cfg, server: cfg, pipe: wstest.PipeOptions{Window: 250}}.scripted(t, role)
+			write := async(func() error { return c.WriteMessage(background, Binary, make([]byte, 1<<20)) })
+			read := reading(background, c)
+			synctest.Wait()
+			p.Send(`CLOSE code=1001`)
+			synctest.Wait()
+			before := 0
+			for {
+				f := p.Next()
+				if f.Opcode == wire.Close {
+					break
+				}
+				before += len(f.Payload)
+			}
+			if before > 64<<10+size {
+				t.Errorf("fragments of %d: the answer came after %d bytes", size, before)
+			}
+			if role == RoleServer {
+				p.WantEnd("nothing follows the Close")
+			}
+			p.Close()
+			for _, ch := range []<-chan result{write, read} {
+				if r := now(t, ch, ""); r.err != c.Err() {
+					t.Errorf("%v, want the connection's error", r.err)
+				}
+			}
+			wantCloseError(t, c.Err(), 1001, true)
+			wantOver(t, c)
+		}
+	})
+}
+
+// The same when the batch holds messages of many writers: those behind the
+// answer are not sent, and their writers are told.
+func TestConcurrencyAnswerPassesBetweenMessages(t *testing.T) {
+	bubble(t, func(t *testing.T, role Role) {
+		c, p, _ := setup{pipe: wstest.PipeOptions{Window: 250}}.scripted(t, role)
 		read := reading(background, c)
+		var writes []<-chan result
+		for i := range 40 {
+			writes = append(writes, async(func() error { return c.WriteMessage(background, Binary, pattern(4000, byte(i))) }))
+			synctest.Wait()
+		}
+		for range 3 { // the first, and two of the batch that follows
+			p.Next()
+		}
 		synctest.Wait()
 		p.Send(`CLOSE code=1001`)
 		synctest.Wait()
-		frames := 0
-		for {
-			f := p.Next()
-			if f.Opcode == wire.Close {
-				break
-			}
-			frames++
-		}
-		if frames > 1000 {
-			t.Errorf("the answer came after %d fragments", frames)
-		}
-		if role == RoleServer {
-			p.WantEnd("nothing follows the Close")
+		arrived := 3
+		for p.Next().Opcode != wire.Close {
+			arrived++
 		}
 		p.Close()
-		for _, ch := range []<-chan result{write, read} {
-			wantCloseError(t, now(t, ch, "").err, 1001, true)
+		if arrived < 4 || arrived > 30 {
+			t.Errorf("%d messages went before the answer", arrived)
+		}
+		for i, ch := range writes {
+			r := now(t, ch, "the connection has ended")
+			if i < arrived && r.err != nil || i >= arrived && r.err != c.Err() {
+				t.Errorf("message %d of %d that arrived: %v", i+1, arrived, r.err)
+			}
+		}
+		wantCloseError(t, now(t, read, "").err, 1001, true)
+		if s := c.Stats().Sent; s.Messages != uint64(arrived) || s.Frames != uint64(arrived)+1 {
+			t.Errorf("%d messages and %d frames are counted, %d arrived", s.Messages, s.Frames, arrived)
 		}
 	})
 }

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -143,6 +144,30 @@ func TestEdgeCasesLog(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A ping that waits while nobody reads is a mistake that a line can tell.
+func TestEdgeCasesLogOfAPingThatNobodyWillSeeAnswered(t *testing.T) {
+	bubble(t, func(t *testing.T, role Role) {
+		var mu sync.Mutex
+		var b strings.Builder
+		log := slog.New(slog.NewTextHandler(lockedWriter{&mu, &b}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		cfg := Config{Logger: log}
+		c, p, _ := setup{client: cfg, server: cfg}.scripted(t, role)
+		ctx, cancel := context.WithTimeout(background, time.Second)
+		defer cancel()
+		ping := async(func() error { _, err := c.Ping(ctx); return err })
+		f := p.Next()
+		p.Send(fmt.Sprintf("PONG x:%x", f.Payload))
+		if r := <-ping; r.err != context.DeadlineExceeded {
+			t.Error(r.err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if !strings.Contains(b.String(), "nobody reads") {
+			t.Errorf("%q", b.String())
+		}
+	})
 }
 
 type lockedWriter struct {

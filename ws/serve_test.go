@@ -180,6 +180,8 @@ func TestEdgeCasesServeHandlerFails(t *testing.T) {
 		"a close code":          {func() error { return &CloseError{Code: 4001, Reason: "go away"} }, 4001, "go away"},
 		"a wrapped close code":  {func() error { return fmt.Errorf("x: %w", &CloseError{Code: ClosePolicyViolation}) }, ClosePolicyViolation, ""},
 		"a code that cannot be": {func() error { return &CloseError{Code: 1006} }, CloseInternalError, ""},
+		"a long reason":         {func() error { return &CloseError{Code: 4000, Reason: "x" + strings.Repeat("é", 100)} }, 4000, "x" + strings.Repeat("é", 61)},
+		"a reason in no UTF-8":  {func() error { return &CloseError{Code: 4000, Reason: "caf\xe9"} }, 4000, "caf\uFFFD"},
 		"panic":                 {func() error { panic("handler bug") }, CloseInternalError, ""},
 		"the error of another":  {func() error { return &CloseError{Code: 1000, Received: &CloseFrame{Code: 1000}} }, CloseInternalError, ""},
 	} {

@@ -21,7 +21,7 @@ import (
 )
 
 var (
-	simSeeds = flag.Int("sim.seeds", 300, "how many seeds TestConcurrencySimulation runs")
+	simSeeds = flag.Int("sim.seeds", 0, "how many seeds TestConcurrencySimulation runs; 0: 200, or 50 with the race detector")
 	simFirst = flag.Uint64("sim.first", 1, "the first of them")
 )
 
@@ -63,7 +63,13 @@ type simEnd struct {
 var errPending = errors.New("no result yet")
 
 func TestConcurrencySimulation(t *testing.T) {
-	for seed := *simFirst; seed < *simFirst+uint64(*simSeeds); seed++ {
+	n := uint64(*simSeeds)
+	if n == 0 {
+		if n = 200; raceEnabled {
+			n = 50
+		}
+	}
+	for seed := *simFirst; seed < *simFirst+n; seed++ {
 		synctest.Test(t, func(t *testing.T) {
 			t.Cleanup(func() {
 				if t.Failed() {

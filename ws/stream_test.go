@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
@@ -120,6 +121,90 @@ func TestBuffersStreamInConstantMemory(t *testing.T) {
 	})
 }
 
+// A large frame goes past the read buffer, straight to where the reader wants
+// it: with bad text in it, a context that ends, and an end of the stream too.
+func TestBuffersReadPastTheBuffer(t *testing.T) {
+	const size = 1 << 20
+	text := bytes.Repeat([]byte("€urope "), size/9)
+	bubble(t, func(t *testing.T, role Role) {
+		cfg := Config{MaxMessageSize: 2 * size}
+		start := func(cut int, change func([]byte)) (*Conn, *wstest.Peer, []byte) {
+			c, p, _ := setup{client: cfg, server: cfg, pipe: wstest.PipeOptions{Window: 4 * size}}.scripted(t, role)
+			msg := bytes.Clone(text)
+			change(msg)
+			f := p.Frames(fmt.Sprintf("TEXT x:%x", msg))[0]
+			p.SendBytes(f[:cut])
+			return c, p, f[cut:]
+		}
+		reads := map[string]func(ctx context.Context, c *Conn) ([]byte, error){
+			"ReadMessage": func(ctx context.Context, c *Conn) ([]byte, error) {
+				_, b, err := c.ReadMessage(ctx)
+				return b, err
+			},
+			"NextReader": func(ctx context.Context, c *Conn) ([]byte, error) {
+				r, err := c.NextReader(ctx)
+				if err != nil {
+					return nil, err
+				}
+				var b []byte
+				for buf := make([]byte, 200_000); ; {
+					n, err := r.Read(buf)
+					b = append(b, buf[:n]...)
+					if err == context.DeadlineExceeded { // and carries on
+						r.SetContext(background)
+						continue
+					}
+					if err == io.EOF {
+						return b, nil
+					}
+					if err != nil {
+						return b, err
+					}
+				}
+			},
+		}
+		for name, read := range reads {
+			ctx, cancel := context.WithTimeout(background, time.Second)
+			c, p, rest := start(300_000, func([]byte) {})
+			call := async(func() error {
+				b, err := read(ctx, c)
+				if err == context.DeadlineExceeded {
+					b, err = read(background, c)
+				}
+				if err == nil && !bytes.Equal(b, text) {
+					t.Errorf("%s: %d bytes, want %d", name, len(b), len(text))
+				}
+				return err
+			})
+			time.Sleep(2 * time.Second)
+			p.SendBytes(rest)
+			if r := now(t, call, "the message is complete"); r.err != nil {
+				t.Errorf("%s: %v", name, r.err)
+			}
+			cancel()
+
+			c, p, rest = start(300_000, func(b []byte) { b[900_000] = 0xff })
+			call = async(func() error { _, err := read(background, c); return err })
+			synctest.Wait()
+			p.SendBytes(rest)
+			var v *ProtocolError
+			if r := now(t, call, "a bad byte"); !errors.As(r.err, &v) || v.Rule.ID != "MS-05" || v.Offset < 900_000 || v.Offset > 900_020 {
+				t.Errorf("%s: %v", name, r.err)
+			}
+			p.WantClose(CloseInvalidPayload, name)
+			p.Close()
+
+			c, p, _ = start(300_000, func([]byte) {})
+			call = async(func() error { _, err := read(background, c); return err })
+			synctest.Wait()
+			p.Close()
+			if r := now(t, call, "the stream has ended"); !errors.Is(r.err, io.ErrUnexpectedEOF) || !strings.Contains(r.err.Error(), "inside the payload of frame 1") {
+				t.Errorf("%s: %v", name, r.err)
+			}
+		}
+	})
+}
+
 // zeros yields zeros without an end.
 type zeros struct{}
 
@@ -127,6 +212,11 @@ func (zeros) Read(p []byte) (int, error) {
 	clear(p)
 	return len(p), nil
 }
+
+// idleSource never yields anything.
+type idleSource struct{}
+
+func (idleSource) Read([]byte) (int, error) { return 0, nil }
 
 // onlyReader hides every method but Read.
 type onlyReader struct{ io.Reader }
@@ -207,6 +297,13 @@ func TestEdgeCasesMessageWriter(t *testing.T) {
 		w.Write([]byte("!"))
 		must(w.Close())
 		p.Want(`BINARY x:00*10 "!"`)
+
+		w = open(Binary) // a source that neither yields nor ends
+		if n, err := w.ReadFrom(idleSource{}); n != 0 || err != io.ErrNoProgress {
+			t.Error(n, err)
+		}
+		must(w.Close())
+		p.Want(`BINARY`)
 
 		// What is not UTF-8 and has not left costs the message only.
 		for _, bad := range []string{"\xff", "a\xc0", "\xed\xa0\x80"} {

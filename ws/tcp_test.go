@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -264,6 +265,41 @@ func TestBuffersServeOnASocket(t *testing.T) {
 	if c.r.buf != nil {
 		t.Error("a connection that is over holds a buffer")
 	}
+}
+
+// Unix sockets are sockets as well.
+func TestIntegrationUnixSocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "weft") // t.TempDir may be too long for a socket's name
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	ln, err := net.Listen("unix", filepath.Join(dir, "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	cnc, err := net.Dial("unix", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	snc, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := wstest.NewOracle(t, wstest.OracleOptions{})
+	client, server := NewConn(o.Conn(cnc, capture.Client), RoleClient, nil), NewConn(snc, RoleServer, nil)
+	serving(server, Handler{Message: echo})
+	for _, n := range []int{0, 1000, 900_000} {
+		msg := pattern(n, 1)
+		write := async(func() error { return client.WriteMessage(background, Binary, msg) })
+		wantMessage(t, client, Binary, msg)
+		<-write
+	}
+	if err := client.Close(CloseNormal, ""); err != nil {
+		t.Error(err)
+	}
+	<-server.Done()
 }
 
 // tlsConns puts TLS on both ends of a pipe.

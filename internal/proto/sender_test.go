@@ -40,3 +40,24 @@ func TestSenderPlacesFrames(t *testing.T) {
 		}
 	}
 }
+
+// Frames that are taken back leave no gap.
+func TestSenderTakesFramesBack(t *testing.T) {
+	for _, role := range roles {
+		s := proto.NewSender(role, func() [4]byte { return [4]byte{} })
+		frame := func(n int) proto.FrameInfo {
+			t.Helper()
+			if _, err := s.Data(wire.Binary, true, false, n); err != nil {
+				t.Fatal(err)
+			}
+			return s.Frame()
+		}
+		first, lost := frame(10), frame(300)
+		frames, bytes := s.Framed()
+		s.Unframe(1, bytes-lost.Offset)
+		second := frame(5)
+		if frames != 2 || second.Index != lost.Index || second.Offset != lost.Offset || second.Offset <= first.Offset {
+			t.Errorf("%v: %+v took the place of %+v", role, second, lost)
+		}
+	}
+}
