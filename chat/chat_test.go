@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,9 +134,25 @@ func (p *playing) Read(dst []float32) error {
 }
 
 // ear is a speaker that remembers.
-type ear struct{ heard []float32 }
+type ear struct {
+	mu    sync.Mutex
+	heard []float32
+}
 
-func (e *ear) Play(s []float32) { e.heard = append(e.heard, s...) }
+func (e *ear) Play(s []float32) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.heard = append(e.heard, s...)
+}
+
+// take returns what was heard and forgets it.
+func (e *ear) take() []float32 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	s := e.heard
+	e.heard = nil
+	return s
+}
 
 // Everybody hears all others and not themselves; who is muted is not heard.
 func TestEverybodyHearsTheOthers(t *testing.T) {
@@ -155,7 +172,7 @@ func TestEverybodyHearsTheOthers(t *testing.T) {
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
 		for i, want := range [3][2]float64{{0, 0.25}, {0.25, 0}, {0.25, 0.25}} {
-			h := ears[i].heard
+			h := ears[i].take()
 			if len(h) < 2*acip.SampleRate {
 				t.Fatalf("guest %d heard %d samples in three seconds", i, len(h))
 			}
@@ -171,13 +188,14 @@ func TestEverybodyHearsTheOthers(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		ears[2].heard = nil
+		ears[2].take()
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
-		if got := level(ears[2].heard, 400); got > 0.001 {
+		h := ears[2].take()
+		if got := level(h, 400); got > 0.001 {
 			t.Errorf("%.3f of a guest who is muted", got)
 		}
-		if got := level(ears[2].heard[:acip.SampleRate], 600); math.Abs(got-0.25) > 0.02 {
+		if got := level(h[:acip.SampleRate], 600); math.Abs(got-0.25) > 0.02 {
 			t.Errorf("%.3f of the other", got)
 		}
 		stop()
