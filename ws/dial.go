@@ -54,6 +54,11 @@ type DialOptions struct {
 	// NO_PROXY.
 	Proxy func(*http.Request) (*url.URL, error)
 
+	// Wrap, if set, is given the connection on which the opening handshake is about
+	// to be made, behind proxy and TLS, and returns the one to use in its place: one
+	// that records what passes, for instance.
+	Wrap func(net.Conn) net.Conn
+
 	// HandshakeTimeout bounds all of Dial when ctx has no deadline. Default 10 s;
 	// negative: none.
 	HandshakeTimeout time.Duration
@@ -122,6 +127,9 @@ func Dial(ctx context.Context, rawURL string, opts *DialOptions) (*Conn, error) 
 	}
 	if err != nil {
 		tcp.Close()
+		if nc != nil && opts.Wrap != nil {
+			nc.Close() // the wrapper may have something of its own to close
+		}
 		return nil, d.failed(doing, ctx, err)
 	}
 	return newConn(nc, RoleClient, opts.Config, est), nil
@@ -304,8 +312,11 @@ func (d *dialing) open(ctx context.Context, tcp net.Conn, proxy *url.URL) (nc ne
 		}
 	}
 	doing = "the opening handshake"
+	if d.opts.Wrap != nil {
+		nc = d.opts.Wrap(nc)
+	}
 	if _, err := nc.Write(d.request); err != nil {
-		return nil, est, doing, err
+		return nc, est, doing, err
 	}
 	est, err = d.readResponse(nc)
 	return nc, est, doing, err
