@@ -48,6 +48,8 @@ type ClientConfig struct {
 	Fragments FragmentPolicy
 	// Trace, if set, sees the frames of the WebSocket.
 	Trace *ws.Trace
+	// Wrap, if set, is the [ws.DialOptions] Wrap of the WebSocket.
+	Wrap func(net.Conn) net.Conn
 	// Events are told what comes; any may be nil.
 	Events Events
 }
@@ -124,7 +126,7 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		}
 		conn = acip.OnTCP(c)
 	} else {
-		o := ws.DialOptions{Subprotocols: []string{acip.Subprotocol}, TLS: cfg.TLS, Config: acip.WebSocketConfig()}
+		o := ws.DialOptions{Subprotocols: []string{acip.Subprotocol}, TLS: cfg.TLS, Wrap: cfg.Wrap, Config: acip.WebSocketConfig()}
 		o.Config.Trace = cfg.Trace
 		if cfg.Fragments == FragmentAlways {
 			o.Config.FragmentSize = 0
