@@ -126,6 +126,13 @@ type Config struct {
 
 	// Trace holds hooks for frames and bytes. Default: none.
 	Trace *Trace
+
+	// CloseWith may choose another code and reason for the Close that answers a
+	// mistake of the peer, for peers that are known to expect others than those
+	// of RFC 6455. cause is a *ProtocolError, *LimitError or *TimeoutError. It
+	// must not call the Conn and must return a code that may be sent. Default:
+	// none, the code and reason given.
+	CloseWith func(cause error, code CloseCode, reason string) (CloseCode, string)
 }
 
 // Compression tunes permessage-deflate, RFC 7692. The zero value negotiates

@@ -372,6 +372,14 @@ func (c *Conn) forgetInput() {
 	r.buf, r.in, r.partial, r.saved = nil, nil, nil, nil
 }
 
+// refuse ends the connection for a mistake of the peer.
+func (c *Conn) refuse(code CloseCode, reason string, cause error) error {
+	if f := c.cfg.CloseWith; f != nil {
+		code, reason = f(cause, code, reason)
+	}
+	return c.fail(code, reason, cause, false)
+}
+
 // failRead ends the connection for what the receiver or the network said.
 func (c *Conn) failRead(err error) error {
 	c.releaseBuf()
@@ -383,11 +391,11 @@ func (c *Conn) failRead(err error) error {
 		if trace := c.trace(); trace != nil && trace.Violation != nil {
 			trace.Violation(v)
 		}
-		return c.fail(v.Rule.Code, v.Rule.ID+" "+v.Rule.Name, v, false)
+		return c.refuse(v.Rule.Code, v.Rule.ID+" "+v.Rule.Name, v)
 	case errors.As(err, &l):
-		return c.fail(l.Code, "over "+l.Limit+" "+fmt.Sprint(l.Max), l, false)
+		return c.refuse(l.Code, "over "+l.Limit+" "+fmt.Sprint(l.Max), l)
 	case errors.As(err, &t):
-		return c.fail(t.Code, t.Limit+" "+t.After.String(), t, false)
+		return c.refuse(t.Code, t.Limit+" "+t.After.String(), t)
 	}
 	if err := c.ended(); err != nil {
 		return err
