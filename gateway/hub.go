@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weft-ws/weft/mcpws"
 	"github.com/weft-ws/weft/mcpws/envelope"
 )
 
@@ -59,6 +60,12 @@ type hub struct {
 	asks   map[uint64]*ask
 	asked  map[string]uint64 // the server's id of an ask, as written → ours
 	subs   map[string]map[*port]struct{}
+
+	// What a shared server may be working on still although nobody waits for
+	// it. While there is such a call of one client, what the server asks or
+	// says could be about it, and is given to no other client.
+	ghosts  map[uint64]ghost
+	blurred time.Time // when there were too many ghosts to remember; zero: there were not
 
 	initMsg     []byte // the initialize that was answered
 	initID      envelope.Span
@@ -121,6 +128,27 @@ type call struct {
 	reply     func(m *envelope.Message, err error) // of a request of the gateway
 }
 
+// A ghost is a call that was given up, by its client, by the end of its client
+// or by a deadline, and that the server has not answered.
+type ghost struct {
+	port  *port
+	since time.Time
+}
+
+// ghostsMax bounds the ghosts that are remembered one by one.
+const ghostsMax = 4096
+
+// giveUpLocked notes that nobody waits for c any more.
+func (h *hub) giveUpLocked(c *call, now time.Time) {
+	switch {
+	case !h.shared || c.port == nil || !c.sent || c.cancelled || !attributable(c.method):
+	case len(h.ghosts) >= ghostsMax:
+		h.blurred = now
+	default:
+		h.ghosts[c.id] = ghost{c.port, now}
+	}
+}
+
 // An ask is a request of the server that a client has to answer.
 type ask struct {
 	port     *port
@@ -137,7 +165,10 @@ type item struct {
 const (
 	backlogMax    = 4 << 20 // bytes for a server that is starting
 	backlogLenMax = 1024
-	cancelledTime = time.Minute // how long the id of a cancelled call stays taken
+	// cancelledTime is how long a server may take to stop working on a call
+	// that was given up: so long the id stays taken, and the call is thought
+	// of when the server asks something. Servers need not answer such calls.
+	cancelledTime = time.Minute
 )
 
 // lines are buffers for messages on their way. Large ones are not kept.
@@ -155,7 +186,7 @@ func newHub(name string, b Backend, caller Caller) *hub {
 	return &hub{
 		name: name, backend: b, caller: caller, log: slog.Default(), stats: &routeStats{},
 		stop: make(chan struct{}), ports: map[*port]struct{}{}, calls: map[uint64]*call{},
-		asks: map[uint64]*ask{}, asked: map[string]uint64{}, subs: map[string]map[*port]struct{}{},
+		asks: map[uint64]*ask{}, asked: map[string]uint64{}, subs: map[string]map[*port]struct{}{}, ghosts: map[uint64]ghost{},
 		limits: hubLimits{calls: defaultCallsMax, messageMax: defaultLineMax},
 	}
 }
@@ -187,6 +218,7 @@ func (h *hub) leave(p *port) {
 		if c.sent && !c.cancelled {
 			out = append(out, cancelLine(c.id, "the client has gone"))
 		}
+		h.giveUpLocked(c, time.Now())
 		out = append(out, h.dropLocked(c)...)
 	}
 	keep := h.waiting[:0]
@@ -642,6 +674,7 @@ func (h *hub) notification(p *port, m *envelope.Message) {
 			return
 		}
 		h.idleLocked(c)
+		h.giveUpLocked(c, time.Now())
 		c.cancelled, c.last = true, time.Now()
 		out := h.endTurnLocked(c)
 		line := envelope.AppendEdited(nil, m, envelope.Edit{At: m.Cancelled, With: strconv.AppendUint(nil, c.id, 10)})
@@ -734,6 +767,9 @@ func (h *hub) serverAnswer(peer Peer, m *envelope.Message) {
 	n, ok := number(m.IDBytes())
 	h.mu.Lock()
 	c := h.calls[n]
+	if ok && h.peer == peer {
+		delete(h.ghosts, n) // it was given up, and now it is over
+	}
 	if !ok || c == nil || h.peer != peer {
 		h.mu.Unlock()
 		if m.ID.Present() {
@@ -800,19 +836,26 @@ func (h *hub) pass(p *port, m *envelope.Message, c *call) {
 // the only one there is, or the only one the server works for. nil if that
 // cannot be told.
 func (h *hub) concernedLocked() *port {
-	if h.holder != nil {
-		return h.holder
-	}
-	var one *port
-	for p := range h.ports {
-		if !h.shared {
-			return p
-		}
-		if p.active > 0 {
-			if one != nil {
-				return nil
+	one := h.holder
+	if one == nil {
+		for p := range h.ports {
+			if !h.shared {
+				return p
 			}
-			one = p
+			if p.active > 0 {
+				if one != nil {
+					return nil
+				}
+				one = p
+			}
+		}
+	}
+	if !h.blurred.IsZero() {
+		return nil
+	}
+	for _, g := range h.ghosts {
+		if g.port != one {
+			return nil
 		}
 	}
 	return one
@@ -860,6 +903,8 @@ func (h *hub) serverNotification(peer Peer, m *envelope.Message) {
 	var to []*port
 	h.mu.Lock()
 	switch method := string(m.Method); {
+	case method == mcpws.SessionMethod:
+		// This one is the gateway's own: a server must not speak for it.
 	case method == "notifications/progress":
 		n, ok := number(m.Bytes(m.Progress))
 		c := h.calls[n]
@@ -922,10 +967,19 @@ func (h *hub) sweep(now time.Time) {
 			out = append(out, h.dropLocked(c)...)
 		case !c.cancelled && c.port != nil && h.limits.callTimeout > 0 && attributable(c.method) && now.Sub(c.last) >= h.limits.callTimeout:
 			late = append(late, c)
+			h.giveUpLocked(c, now)
 			if c.sent {
 				out = append(out, cancelLine(c.id, "the call took too long"))
 			}
 		}
+	}
+	for id, g := range h.ghosts {
+		if now.Sub(g.since) >= cancelledTime {
+			delete(h.ghosts, id)
+		}
+	}
+	if now.Sub(h.blurred) >= cancelledTime {
+		h.blurred = time.Time{}
 	}
 	if len(late) > 0 {
 		// First: a server that answers the cancellation must find nobody waiting.

@@ -144,6 +144,9 @@ func (h *hub) tooLong(e *LineTooLongError) {
 	h.log.Warn("a message of the server is over the limit", "max", e.Max, "id", string(e.ID))
 	n, ok := number(e.ID)
 	h.mu.Lock()
+	if ok {
+		delete(h.ghosts, n)
+	}
 	if c := h.calls[n]; ok && c != nil {
 		h.failLocked([]*call{c}, fmt.Errorf("%w; raise the limit of the route", e))
 		return
@@ -267,6 +270,7 @@ func (h *hub) failed(err error, all bool) {
 		h.backlog, h.backlen = nil, 0
 	}
 	h.asks, h.asked = map[uint64]*ask{}, map[string]uint64{}
+	h.ghosts, h.blurred = map[uint64]ghost{}, time.Time{} // they died with the server
 	closed := h.state == hubClosed
 	h.failLocked(lost, err)
 	if closed {
