@@ -51,8 +51,7 @@ func (g *Gateway) Admin(auth Authenticator) http.Handler {
 			return
 		}
 		if _, err := auth.Authenticate(r, nil); err != nil {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			http.Error(w, err.Error(), http.StatusUnauthorized)
+			g.refuse(w, r, err)
 			return
 		}
 		mux.ServeHTTP(w, r)

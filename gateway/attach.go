@@ -65,15 +65,15 @@ func (g *Gateway) serveAttach(w http.ResponseWriter, r *http.Request) {
 	opts := g.opts.Accept
 	opts.Config = mcpws.Defaults(opts.Config)
 	var a *attached
+	var ident Identity
 	opts.ChooseSubprotocol = func(r *http.Request, offered []string) (string, error) {
 		if g.draining.Load() {
 			return "", later("the gateway is shutting down")
 		}
-		ident, err := g.opts.Auth.Authenticate(r, offered)
+		var err error
+		ident, err = g.opts.Auth.Authenticate(r, offered)
 		if err != nil {
-			he := refusal(http.StatusUnauthorized, "%v", err)
-			he.Header = http.Header{"Www-Authenticate": {g.challenge()}}
-			return "", he
+			return "", g.denial(r, err)
 		}
 		if !slices.Contains(g.opts.Attach, ident.Principal) {
 			return "", refusal(http.StatusForbidden, "%q may not attach servers", ident.Principal)
@@ -91,7 +91,21 @@ func (g *Gateway) serveAttach(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.log.Info("server attached", "server", a.name, "principal", a.principal, "remote", r.RemoteAddr)
+	if !ident.Expires.IsZero() {
+		go expire(c, ident.Expires)
+	}
 	a.offer(newConnPeer(c, mcpws.Dialect{}, opts.Config.MaxMessageSize))
+}
+
+// expire closes a connection when its credential does not hold any more.
+func expire(c *ws.Conn, at time.Time) {
+	timer := time.NewTimer(time.Until(at))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		_ = c.Close(ws.ClosePolicyViolation, credentialExpired)
+	case <-c.Done():
+	}
 }
 
 // attachment finds or makes the route of an attached server.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -35,6 +36,7 @@ type Config struct {
 	Import []string `toml:"import"`
 
 	Auth    AuthConfig              `toml:"auth"`
+	TLS     *TLSConfig              `toml:"tls"`
 	Limits  LimitsConfig            `toml:"limits"`
 	Servers map[string]ServerConfig `toml:"servers"`
 
@@ -44,9 +46,45 @@ type Config struct {
 
 // AuthConfig says who may come in.
 type AuthConfig struct {
-	None   bool          `toml:"none"`
-	Tokens []TokenConfig `toml:"tokens"`
-	Attach []string      `toml:"attach"` // principals who may attach servers
+	None        bool               `toml:"none"`
+	Tokens      []TokenConfig      `toml:"tokens"`
+	Attach      []string           `toml:"attach"` // principals who may attach servers
+	OIDC        *OIDCConfig        `toml:"oidc"`
+	Certificate *CertificateConfig `toml:"certificate"`
+}
+
+// OIDCConfig says which tokens of an issuer are good: [OIDCOptions].
+type OIDCConfig struct {
+	Issuer     string         `toml:"issuer"`
+	Audience   string         `toml:"audience"`
+	Scopes     []string       `toml:"scopes"`
+	Claims     map[string]any `toml:"claims"`
+	Algorithms []string       `toml:"algorithms"`
+	Keys       string         `toml:"keys"`
+	PublicURL  string         `toml:"public_url"` // Resource.PublicURL
+}
+
+// CertificateConfig says what a client's certificate is good for:
+// [Certificates].
+type CertificateConfig struct {
+	Use  string `toml:"use"`  // besides (a token; default) or instead
+	Name string `toml:"name"` // which name is the principal's
+}
+
+// TLSConfig says how the port speaks TLS: [TLSOptions].
+type TLSConfig struct {
+	Cert     string      `toml:"cert"`
+	Key      string      `toml:"key"`
+	ClientCA string      `toml:"client_ca"`
+	ACME     *ACMEConfig `toml:"acme"`
+}
+
+// ACMEConfig says where the certificate comes from: [ACMEOptions].
+type ACMEConfig struct {
+	Domains   []string `toml:"domains"`
+	Cache     string   `toml:"cache"`
+	Email     string   `toml:"email"`
+	Directory string   `toml:"directory"`
 }
 
 // TokenConfig is a long-lived token, kept outside the file.
@@ -191,10 +229,7 @@ func LoadConfig(file string) (*Config, error) {
 		return nil, ce
 	}
 	for _, name := range c.Import {
-		path := name
-		if !filepath.IsAbs(path) {
-			path = filepath.Join(filepath.Dir(file), path)
-		}
+		path := c.path(name)
 		b, err := os.ReadFile(path)
 		if err != nil {
 			return nil, c.wrong(err.Error(), "create the file or remove it from import", "import")
@@ -203,7 +238,101 @@ func LoadConfig(file string) (*Config, error) {
 			return nil, err
 		}
 	}
-	return c, nil
+	return c, c.checkAuth()
+}
+
+// checkAuth finds what contradicts itself.
+func (c *Config) checkAuth() error {
+	a := &c.Auth
+	if a.None && (a.OIDC != nil || len(a.Tokens) > 0 || a.Certificate != nil) {
+		return c.wrong("nobody needs a credential, and there are credentials", "remove none, or the others", "auth", "none")
+	}
+	if a.Certificate == nil {
+		return nil
+	}
+	if c.TLS == nil || c.TLS.ClientCA == "" {
+		return c.wrong("client certificates are wanted, and no authority for them is known", "name the authority's PEM file: client_ca under [tls]", "auth", "certificate")
+	}
+	if !slices.Contains([]string{"", "besides", "instead"}, a.Certificate.Use) {
+		return c.wrong(fmt.Sprintf("use %q is none of besides, instead", a.Certificate.Use), "choose one of them: a certificate besides a token, or instead of it", "auth", "certificate", "use")
+	}
+	if !slices.Contains([]CertificateName{"", CommonName, DNSName, EmailName, URIName}, CertificateName(a.Certificate.Name)) {
+		return c.wrong(fmt.Sprintf("name %q is none of common_name, dns, email, uri", a.Certificate.Name), "choose one of them", "auth", "certificate", "name")
+	}
+	return nil
+}
+
+// path finds a file that is named in the configuration: beside it, unless the
+// name says where.
+func (c *Config) path(name string) string {
+	if name == "" || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(c.file), name)
+}
+
+// Credentials returns what the configuration lets clients in by. Tokens is nil
+// if there are none in it.
+func (c *Config) Credentials(log *slog.Logger) (*Credentials, error) {
+	out := &Credentials{}
+	var err error
+	if len(c.Auth.Tokens) > 0 {
+		if out.Tokens, err = c.Tokens(); err != nil {
+			return nil, err
+		}
+	}
+	if o := c.Auth.OIDC; o != nil {
+		out.OIDC, err = NewOIDC(OIDCOptions{Issuer: o.Issuer, Audience: o.Audience, Keys: o.Keys, Algorithms: o.Algorithms,
+			Scopes: o.Scopes, Claims: o.Claims, Logger: log})
+		if err != nil {
+			return nil, c.badSetting(err, "auth", "oidc")
+		}
+		if u, err := url.Parse(o.PublicURL); o.PublicURL != "" && (err != nil || plainURL(o.PublicURL) != "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
+			return nil, c.wrong(fmt.Sprintf("public_url %q is not an https URL without a path", o.PublicURL),
+				"write for instance \"https://mcp.example.com\"", "auth", "oidc", "public_url")
+		}
+	}
+	if cert := c.Auth.Certificate; cert != nil {
+		out.Certificates = &Certificates{Instead: cert.Use == "instead", Name: CertificateName(cert.Name)}
+	}
+	return out, nil
+}
+
+// Resource is what clients are told about where tokens come from, nil if they
+// come from no issuer.
+func (c *Config) Resource() *Resource {
+	o := c.Auth.OIDC
+	if o == nil {
+		return nil
+	}
+	return &Resource{PublicURL: o.PublicURL, AuthorizationServers: []string{o.Issuer}, Scopes: slices.Clone(o.Scopes)}
+}
+
+// TLSOptions returns the options of the port, the zero value without a [tls]
+// table.
+func (c *Config) TLSOptions() TLSOptions {
+	if c.TLS == nil {
+		return TLSOptions{}
+	}
+	o := TLSOptions{Cert: c.path(c.TLS.Cert), Key: c.path(c.TLS.Key), ClientCA: c.path(c.TLS.ClientCA)}
+	if a := c.TLS.ACME; a != nil {
+		o.ACME = &ACMEOptions{Domains: a.Domains, Cache: c.path(a.Cache), Email: a.Email, Directory: a.Directory}
+	}
+	return o
+}
+
+// TLSError says where in the file the cause of an error of [NewServerTLS]
+// stands.
+func (c *Config) TLSError(err error) error { return c.badSetting(err, "tls") }
+
+// badSetting says where in the file a wrong setting of a table stands.
+func (c *Config) badSetting(err error, table ...string) error {
+	var bad *badSetting
+	if !errors.As(err, &bad) {
+		return err
+	}
+	key := append(slices.Clone(table), strings.Split(bad.key, ".")...)
+	return c.wrong(bad.what, bad.remedy, key...)
 }
 
 // jsonServer is an entry of "mcpServers" as Claude, Cursor, VS Code and others
@@ -314,9 +443,9 @@ func unquoteKey(r rune) rune {
 }
 
 func (c *Config) wrong(what, remedy string, key ...string) error {
-	line := c.line(key...)
-	if line == 0 && len(key) > 1 {
-		line = c.line(key[:len(key)-1]...)
+	line := 0
+	for n := len(key); n > 0 && line == 0; n-- {
+		line = c.line(key[:n]...)
 	}
 	return &ConfigError{File: c.file, Line: line, What: what, Remedy: remedy}
 }
@@ -343,7 +472,7 @@ func settings(table []string) []string {
 			return nil
 		}
 	}
-	for t.Kind() == reflect.Slice {
+	for t.Kind() == reflect.Slice || t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
 	if t.Kind() != reflect.Struct {
@@ -397,11 +526,7 @@ func (c *Config) Tokens() (*Tokens, error) {
 		var secret string
 		switch {
 		case tc.File != "" && tc.Env == "":
-			path := tc.File
-			if !filepath.IsAbs(path) {
-				path = filepath.Join(filepath.Dir(c.file), path)
-			}
-			b, err := os.ReadFile(path)
+			b, err := os.ReadFile(c.path(tc.File))
 			if err != nil {
 				return nil, c.wrong(err.Error(), "put the token in this file", "auth.tokens", "file")
 			}

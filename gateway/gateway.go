@@ -46,9 +46,9 @@ type Options struct {
 	// answered 503 with Retry-After. Zero: 1000, 64, none; negative: none.
 	ConnectionsMax, PerAddressMax, PerPrincipalMax int
 
-	// ResourceMetadata is the URL of the protected-resource metadata (RFC
-	// 9728) that 401 answers name. May be empty.
-	ResourceMetadata string
+	// Resource says where tokens come from, in 401 answers and under
+	// /.well-known/oauth-protected-resource. Nil: that is not told.
+	Resource *Resource
 
 	// ResumeGrace is how long the session of a client that asked for it
 	// outlives a lost connection. Zero: 2 minutes; negative: not at all.
@@ -70,8 +70,9 @@ const (
 	defaultResumeGrace = 2 * time.Minute
 )
 
-// A Gateway is an http.Handler for /mcp/NAME, /mcp/ws, /mcp and /mcp/ticket. All its
-// methods may be called from any goroutine.
+// A Gateway is an http.Handler for /mcp/NAME, /mcp/ws, /mcp, /mcp/ticket and
+// /.well-known/oauth-protected-resource. All its methods may be called from any
+// goroutine.
 type Gateway struct {
 	opts     Options
 	log      *slog.Logger
@@ -246,8 +247,14 @@ func (g *Gateway) Ready() bool { return !g.draining.Load() }
 
 // ServeHTTP serves /mcp/NAME and, if there is one server only, /mcp/ws and
 // /mcp; with several servers /mcp is the merged endpoint. POST /mcp/ticket
-// exchanges a token for a one-time ticket.
+// exchanges a token for a one-time ticket. With a Resource it serves its
+// metadata under /.well-known/oauth-protected-resource, with and without the
+// path of a server behind it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == metadataPath || strings.HasPrefix(r.URL.Path, metadataPath+"/") {
+		g.serveMetadata(w, r)
+		return
+	}
 	name := strings.Trim(strings.TrimPrefix(r.URL.Path, "/mcp"), "/")
 	switch name {
 	case "ticket":
@@ -314,6 +321,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.mu.Lock()
 		g.refusals[status]++
 		g.mu.Unlock()
+		g.log.Info("upgrade refused", "path", r.URL.Path, "remote", r.RemoteAddr, "status", status, "err", err)
 		if at != nil { // admitted, but the upgrade failed
 			s.mu.Lock()
 			s.final = s.final || !again
@@ -352,9 +360,7 @@ func (g *Gateway) admit(r *http.Request, offered []string, name string) (*sessio
 	}
 	ident, err := g.opts.Auth.Authenticate(r, offered)
 	if err != nil {
-		he := refusal(http.StatusUnauthorized, "%v", err)
-		he.Header = http.Header{"Www-Authenticate": {g.challenge()}}
-		return nil, he
+		return nil, g.denial(r, err)
 	}
 	rt := g.find(name)
 	if rt == nil || len(rt.Principals) > 0 && !slices.Contains(rt.Principals, ident.Principal) {
@@ -402,9 +408,7 @@ func (g *Gateway) comeBack(r *http.Request, offered []string, name, token string
 	}
 	ident, err := g.opts.Auth.Authenticate(r, offered)
 	if err != nil {
-		he := refusal(http.StatusUnauthorized, "%v", err)
-		he.Header = http.Header{"Www-Authenticate": {g.challenge()}}
-		return nil, nil, he
+		return nil, nil, g.denial(r, err)
 	}
 	key := sha256.Sum256([]byte(token))
 	g.mu.Lock()
@@ -421,7 +425,7 @@ func (g *Gateway) comeBack(r *http.Request, offered []string, name, token string
 	if s == nil || s.route != g.find(name) {
 		return nil, nil, refusal(http.StatusGone, "there is no session to resume with this token; begin a new one")
 	}
-	at := s.move()
+	at := s.move(ident.Expires)
 	if !s.replay.Can(received) {
 		close(at.done)
 		s.end()
@@ -509,14 +513,6 @@ func later(format string, args ...any) *ws.HandshakeError {
 	return he
 }
 
-// challenge is the WWW-Authenticate header of a 401 (RFC 6750, RFC 9728).
-func (g *Gateway) challenge() string {
-	if g.opts.ResourceMetadata == "" {
-		return "Bearer"
-	}
-	return fmt.Sprintf("Bearer resource_metadata=%q", g.opts.ResourceMetadata)
-}
-
 // hint names the servers that ident may use.
 func (g *Gateway) hint(ident Identity) string {
 	var names []string
@@ -549,21 +545,25 @@ func (g *Gateway) serveTicket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	tokens, ok := g.opts.Auth.(interface {
-		Ticket(principal string, life time.Duration) (string, error)
+		TicketFor(ident Identity, life time.Duration) (string, error)
 	})
 	if !ok {
 		http.Error(w, "this gateway gives out no tickets", http.StatusNotFound)
+		return
+	}
+	// A browser adds a client certificate by itself, whatever page asks.
+	if err := http.NewCrossOriginProtection().Check(r); err != nil {
+		http.Error(w, "a page of another origin gets no ticket here", http.StatusForbidden)
 		return
 	}
 	bare := r.Clone(r.Context())
 	bare.URL.RawQuery = "" // a ticket must not beget tickets
 	ident, err := g.opts.Auth.Authenticate(bare, nil)
 	if err != nil {
-		w.Header().Set("WWW-Authenticate", g.challenge())
-		http.Error(w, err.Error(), http.StatusUnauthorized)
+		g.refuse(w, r, err)
 		return
 	}
-	t, err := tokens.Ticket(ident.Principal, TicketLife)
+	t, err := tokens.TicketFor(ident, TicketLife)
 	if err != nil {
 		w.Header().Set("Retry-After", "30")
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)

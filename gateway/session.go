@@ -59,11 +59,15 @@ type session struct {
 // after its last message. A client that comes back takes a new seat; what the
 // old one still does is over before the new one begins.
 type seat struct {
-	conn *ws.Conn // set once the connection is being served; under the session's mu
-	done chan struct{}
+	conn    *ws.Conn  // set once the connection is being served; under the session's mu
+	expires time.Time // of the credential that it was opened with; zero: never
+	done    chan struct{}
 }
 
-func newSeat() *seat { return &seat{done: make(chan struct{})} }
+func newSeat(expires time.Time) *seat { return &seat{expires: expires, done: make(chan struct{})} }
+
+// credentialExpired is the reason of the Close that a connection gets then.
+const credentialExpired = "the credential has expired; connect again with a new one"
 
 // errMoved ends a connection whose client has come back on another.
 var errMoved = errors.New("the client has come back on another connection")
@@ -83,7 +87,7 @@ const (
 )
 
 func newSession(g *Gateway, rt *route, caller Caller, remote string, ident Identity) *session {
-	s := &session{g: g, route: rt, caller: caller, remote: remote, ident: ident, opened: time.Now(), room: make(chan struct{}, 1), seat: newSeat()}
+	s := &session{g: g, route: rt, caller: caller, remote: remote, ident: ident, opened: time.Now(), room: make(chan struct{}, 1), seat: newSeat(ident.Expires)}
 	s.recv = mcpws.NewReceiver(rt.Dialect, int(rt.MessageMax), s.batches, func(msg []byte) error {
 		s.route.stats.refused.Add(1)
 		s.deliver(msg)
@@ -109,10 +113,14 @@ func (s *session) enter(at *seat, c *ws.Conn, has uint64) error {
 		s.grace = nil
 	}
 	s.conn, at.conn = c, c
-	if s.expiry == nil && !s.ident.Expires.IsZero() {
-		s.expiry = time.AfterFunc(time.Until(s.ident.Expires), func() {
-			s.End(ws.ClosePolicyViolation, "the credential has expired; connect again with a new one")
-		})
+	// A client that has come back has shown a credential again, which may be a
+	// newer one.
+	if s.expiry != nil {
+		s.expiry.Stop()
+		s.expiry = nil
+	}
+	if !at.expires.IsZero() {
+		s.expiry = time.AfterFunc(time.Until(at.expires), func() { s.End(ws.ClosePolicyViolation, credentialExpired) })
 	}
 	settled := s.hub != nil
 	s.mu.Unlock()
@@ -159,8 +167,8 @@ func (s *session) announce(c *ws.Conn, has uint64) error {
 // move takes a new seat for a client that has come back, ends the connection
 // that the session still has and waits until nothing of it is being handled:
 // a message in the middle of it is counted.
-func (s *session) move() *seat {
-	at := newSeat()
+func (s *session) move(expires time.Time) *seat {
+	at := newSeat(expires)
 	s.mu.Lock()
 	old := s.seat
 	s.seat = at
