@@ -58,6 +58,12 @@ ci:
 bench:
 	cd bench && go run . && go run . -render ../docs/performance.md
 
+## bench-mcp  the MCP gateway beside supergateway, which it installs with npm; ten
+##         minutes on such a machine
+.PHONY: bench-mcp
+bench-mcp:
+	cd bench && go run . -suite mcp && go run . -suite mcp -render ../docs/performance.md
+
 # A thousand runs of the call that the C client could not make: capture, sound
 # and pings together on one WebSocket, with the doctor on the wire.
 ## soak    a thousand runs of the call that another client could not make

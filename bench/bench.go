@@ -17,6 +17,9 @@ type contender struct {
 	raw     bool   // plain TCP: no handshake, no framing of its own
 	noEmpty bool   // the library never delivers an empty message
 	modes   map[string]func(*child) error
+	version string                                // where it is no Go module
+	own     bool                                  // another way to run weft: shown, and no rival
+	launch  func(cores, options) (*server, error) // starts a program of its own instead of a mode of this one
 }
 
 // Modes that the cells of the engine ask for.
@@ -87,6 +90,8 @@ type cell struct {
 type suite struct {
 	id         string
 	title      string
+	file       string       // name of its results
+	prepare    func() error // before anything else, still on all cores; what is missing is told, not an error
 	contenders []*contender
 	cells      []*cell
 	check      func(cores, *contender) error // does the contender do rightly what the cells measure? For -verify

@@ -11,9 +11,11 @@
 //	go run . -verify                does every adapter echo rightly?
 //	go run . -profile DIR -cells X  processor profiles of weft
 //	go run . -render FILE           put the tables of the last results into a document
+//	go run . -suite mcp             the MCP gateway instead; writes results/mcp.json
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"os"
@@ -26,6 +28,9 @@ import (
 func main() {
 	if arg, ok := os.LookupEnv(childEnv); ok {
 		exit(runChild(arg))
+	}
+	if len(os.Args) == 2 && os.Args[1] == stdioArg {
+		exit(serveStdio(os.Stdin, os.Stdout))
 	}
 	exit(run())
 }
@@ -43,7 +48,8 @@ const boundEnv = "WEFT_BENCH_BOUND"
 
 func run() error {
 	var (
-		cells   = flag.String("cells", "", "measure only these cells or suites, separated by commas")
+		which   = flag.String("suite", engine.id, "what to measure: engine or mcp")
+		cells   = flag.String("cells", "", "measure only these cells, separated by commas")
 		libs    = flag.String("libs", "", "measure only these contenders, separated by commas; variants are measured only when named")
 		rounds  = flag.Int("rounds", 10, "paired rounds of each cell")
 		most    = flag.Int("max-rounds", 0, "rounds at most for cells with wide intervals (default twice -rounds)")
@@ -51,8 +57,8 @@ func run() error {
 		quick   = flag.Bool("quick", false, "two short rounds with few connections: does it run?")
 		check   = flag.Bool("verify", false, "check that every adapter echoes rightly, and measure nothing")
 		list    = flag.Bool("list", false, "list cells and contenders")
-		out     = flag.String("out", "", "file for the results; with -cells the rest of the file is kept (default results/latest.json for a full run)")
-		from    = flag.String("in", "results/latest.json", "results that -render reads")
+		out     = flag.String("out", "", "file for the results; with -cells the rest of the file is kept (default that of the suite for a full run)")
+		from    = flag.String("in", "", "results that -render reads (default that of the suite)")
 		doc     = flag.String("render", "", "put the tables into this document and measure nothing")
 		profile = flag.String("profile", "", "directory for processor profiles of weft, one more sample of each cell")
 		client  = flag.Int("client-core", -1, "core of the load client (default the first of this process)")
@@ -62,20 +68,29 @@ func run() error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q; cells are chosen with -cells", flag.Arg(0))
 	}
+	s := suiteOf(*which)
+	if s == nil {
+		return fmt.Errorf("-suite %s: there is none of this name; -list names them all", *which)
+	}
 	if *list {
 		printList()
 		return nil
 	}
 	if *doc != "" {
-		r, err := readResults(*from)
+		r, err := readResults(cmp.Or(*from, s.results()))
 		if err != nil {
 			return err
 		}
-		return r.render(*doc)
+		return r.render(*doc, s)
 	}
-	todo, err := jobs(split(*cells), split(*libs))
+	todo, err := jobs([]*suite{s}, split(*cells), split(*libs))
 	if err != nil {
 		return err
+	}
+	if _, again := os.LookupEnv(boundEnv); s.prepare != nil && !again {
+		if err := s.prepare(); err != nil {
+			return err
+		}
 	}
 	on, err := chooseCores(*client, *server)
 	if err != nil {
@@ -99,7 +114,7 @@ func run() error {
 			return err
 		}
 	}
-	res := newResults(r.slice.Milliseconds())
+	res := newResults(r.slice.Milliseconds(), s)
 	if res.Cells, err = r.run(todo); err != nil {
 		return err
 	}
@@ -108,7 +123,7 @@ func run() error {
 	}
 	full := *cells == "" && *libs == "" && !r.quick
 	if *out == "" && full {
-		*out = "results/latest.json"
+		*out = s.results()
 	}
 	if *out != "" {
 		if err := res.save(*out, full); err != nil {

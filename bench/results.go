@@ -37,18 +37,19 @@ type cellResult struct {
 	Failed map[string]string `json:",omitempty"`
 }
 
-func newResults(sliceMS int64) *results {
+func newResults(sliceMS int64, s *suite) *results {
 	r := &results{Processor: sys.Processor(), Go: runtime.Version(), SliceMS: sliceMS, Versions: map[string]string{}}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return r
 	}
-	for _, s := range suites() {
-		for _, c := range s.contenders {
-			for _, d := range info.Deps {
-				if d.Path == c.module && c.name != ours {
-					r.Versions[c.name] = d.Version
-				}
+	for _, c := range s.contenders {
+		if c.version != "" {
+			r.Versions[c.name] = c.version
+		}
+		for _, d := range info.Deps {
+			if d.Path == c.module && c.name != ours {
+				r.Versions[c.name] = d.Version
 			}
 		}
 	}

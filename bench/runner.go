@@ -49,10 +49,10 @@ type job struct {
 
 // jobs lists what is to be measured: cells by id (all when empty), libraries by
 // name (all but variants when empty).
-func jobs(cells, libs []string) ([]job, error) {
+func jobs(list []*suite, cells, libs []string) ([]job, error) {
 	var out []job
 	known := map[string]bool{}
-	for _, s := range suites() {
+	for _, s := range list {
 		for _, c := range s.contenders {
 			known[c.name] = true
 		}
@@ -63,7 +63,7 @@ func jobs(cells, libs []string) ([]job, error) {
 			}
 			j := job{suite: s, cell: c}
 			for _, l := range s.contenders {
-				if l.modes[c.options.Mode] == nil || len(libs) == 0 && l.variant || len(libs) > 0 && !slices.Contains(libs, l.name) {
+				if l.modes[c.options.Mode] == nil && l.launch == nil || len(libs) == 0 && l.variant || len(libs) > 0 && !slices.Contains(libs, l.name) {
 					continue
 				}
 				if c.only != nil && !slices.Contains(c.only, l.name) && !l.variant {
@@ -295,7 +295,7 @@ func judge(s *suite, c *cell, res *cellResult, t target) (verdict, bool) {
 func best(s *suite, m *metric, values map[string][]float64) string {
 	name, top := "", math.NaN()
 	for _, c := range s.contenders {
-		if c.name == ours || c.raw || c.variant || len(values[c.name]) == 0 {
+		if c.name == ours || c.own || c.raw || c.variant || len(values[c.name]) == 0 {
 			continue
 		}
 		v := stat.Median(values[c.name])

@@ -95,7 +95,7 @@ func TestTargetsRefer(t *testing.T) {
 				}
 				if x.versus != "" && x.versus != "best" {
 					other := s.contender(x.versus)
-					if other == nil || other.modes[c.options.Mode] == nil {
+					if other == nil || other.modes[c.options.Mode] == nil && other.launch == nil {
 						t.Errorf("%s: a target against %q, which takes no part", c.id, x.versus)
 					}
 				}
@@ -105,10 +105,10 @@ func TestTargetsRefer(t *testing.T) {
 }
 
 func TestJobsRefusesUnknownNames(t *testing.T) {
-	if _, err := jobs([]string{"nonsense"}, nil); err == nil || !strings.Contains(err.Error(), `"nonsense"`) {
+	if _, err := jobs(suites(), []string{"nonsense"}, nil); err == nil || !strings.Contains(err.Error(), `"nonsense"`) {
 		t.Errorf("error %v, want one that names the cell", err)
 	}
-	list, err := jobs([]string{"video"}, []string{"weft", "gobwas-tuned"})
+	list, err := jobs(suites(), []string{"video"}, []string{"weft", "gobwas-tuned"})
 	if err != nil || len(list) != 1 || len(list[0].contenders) != 2 {
 		t.Errorf("one cell, two contenders: %+v, %v", list, err)
 	}
@@ -145,6 +145,7 @@ func TestResultsRoundTripAndMerge(t *testing.T) {
 
 func TestRenderReplacesOnlyItsPart(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "doc.md")
+	beginMark, endMark := engine.marks()
 	if err := os.WriteFile(name, []byte("before\n"+beginMark+"\nold\n"+endMark+"\nafter\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +154,7 @@ func TestRenderReplacesOnlyItsPart(t *testing.T) {
 		Values: map[string]map[string][]float64{"cpu": {ours: {80, 84}, "tcp": {80, 80}, "gws": {100, 100}}},
 	}}}
 	for range 2 { // rendering twice changes nothing
-		if err := r.render(name); err != nil {
+		if err := r.render(name, engine); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,7 +174,7 @@ func TestRenderReplacesOnlyItsPart(t *testing.T) {
 	if err := os.WriteFile(name, []byte("no marks"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.render(name); err == nil {
+	if err := r.render(name, engine); err == nil {
 		t.Error("a document without marks was accepted")
 	}
 }

@@ -21,7 +21,9 @@ import (
 type server struct {
 	contender *contender
 	addr      netip.AddrPort
+	path      string // request target of the handshake
 	pid       int
+	program   bool // not this program: it obeys no commands
 
 	cmd *exec.Cmd
 	in  io.WriteCloser
@@ -34,6 +36,14 @@ type cores struct{ client, server int }
 // startServer starts the contender as o says, bound to its core, and waits
 // until it listens.
 func startServer(on cores, c *contender, o options) (*server, error) {
+	if c.launch != nil {
+		s, err := c.launch(on, o)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", c.name, err)
+		}
+		s.contender = c
+		return s, nil
+	}
 	o.Contender = c.name
 	arg, err := json.Marshal(o)
 	if err != nil {
@@ -75,6 +85,10 @@ func startServer(on cores, c *contender, o options) (*server, error) {
 
 // stop ends the process: it goes when its standard input does, or is killed.
 func (s *server) stop() {
+	if s.program {
+		s.stopProgram()
+		return
+	}
 	s.in.Close()
 	kill := time.AfterFunc(2*time.Second, func() { s.cmd.Process.Kill() })
 	defer kill.Stop()
@@ -106,6 +120,9 @@ func (s *server) call(command string, v any) error {
 // dial opens n connections to the server.
 func (s *server) dial(n int, o load.Options) ([]*load.Conn, error) {
 	o.Raw = o.Raw || s.contender.raw
+	if o.Path == "" {
+		o.Path = s.path
+	}
 	conns := make([]*load.Conn, 0, n)
 	for i := range n {
 		if n > portsEach {

@@ -50,7 +50,7 @@ func (t *trial) measure(f func() error) (usage, error) {
 		}
 	}
 	own := func() (server, client, busy time.Duration, err error) {
-		if server, err = sys.CPU(t.pid); err != nil {
+		if server, err = t.cpu(); err != nil {
 			return
 		}
 		if client, err = sys.CPU(os.Getpid()); err != nil {

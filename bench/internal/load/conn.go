@@ -43,6 +43,9 @@ type Conn struct {
 	Echo       bool // each message (or pong, see CountPongs) that comes back sends the next
 	CountPongs bool // progress is pongs, not messages
 	Pongs      int64
+	Deaf       bool      // send and never read
+	Timed      bool      // note the time of each answer; one message under way at most
+	Times      []float64 // nanoseconds from the first byte sent to the last received
 
 	fd      int
 	index   int // in its Loop
@@ -54,6 +57,7 @@ type Conn struct {
 	partial int // bytes of it that have left already
 	blocked bool
 	seen    int64
+	since   time.Time // the message under way was begun
 }
 
 // A Script is what a connection sends: messages one after the other, and when

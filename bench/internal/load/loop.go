@@ -43,7 +43,7 @@ func NewLoop(conns []*Conn) (*Loop, error) {
 			l.Close()
 			return nil, fmt.Errorf("non-blocking: %w", err)
 		}
-		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}); err != nil {
+		if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, c.fd, &unix.EpollEvent{Events: c.events(), Fd: int32(i)}); err != nil {
 			l.Close()
 			return nil, fmt.Errorf("epoll: %w", err)
 		}
@@ -53,6 +53,14 @@ func NewLoop(conns []*Conn) (*Loop, error) {
 		c.index, c.seen = i, c.progress()
 	}
 	return l, nil
+}
+
+// events are what the loop waits for on c while nothing is left to send.
+func (c *Conn) events() uint32 {
+	if c.Deaf {
+		return 0
+	}
+	return unix.EPOLLIN
 }
 
 // Close ends the loop. The connections stay.
@@ -93,6 +101,9 @@ func (l *Loop) Grant(c *Conn, n int) error {
 		return nil
 	}
 	c.credits += n
+	if c.Timed {
+		c.since = time.Now()
+	}
 	if c.blocked {
 		return nil // the next EPOLLOUT sends them
 	}
@@ -103,7 +114,10 @@ func (l *Loop) Grant(c *Conn, n int) error {
 // side in the script.
 func (l *Loop) flush(c *Conn) error {
 	s := c.Script
-	for c.credits > 0 {
+	for writes := 0; c.credits > 0; writes++ {
+		if writes == writesMax {
+			return l.wantOut(c, true) // the other connections have their turn
+		}
 		begin := c.partial
 		if c.pos > 0 {
 			begin += s.Ends[c.pos-1]
@@ -140,12 +154,15 @@ func (l *Loop) flush(c *Conn) error {
 	return nil
 }
 
+// writesMax bounds what one connection writes before others are looked at.
+const writesMax = 16
+
 func (l *Loop) wantOut(c *Conn, on bool) error {
 	if c.blocked == on {
 		return nil
 	}
 	c.blocked = on
-	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(c.index)}
+	ev := unix.EpollEvent{Events: c.events(), Fd: int32(c.index)}
 	if on {
 		ev.Events |= unix.EPOLLOUT
 	}
@@ -212,6 +229,9 @@ func (l *Loop) read(c *Conn) error {
 		k := now - c.seen
 		c.seen = now
 		l.Messages += k
+		if c.Timed {
+			c.Times = append(c.Times, float64(time.Since(c.since)))
+		}
 		if c.Echo {
 			return l.Grant(c, int(k))
 		}

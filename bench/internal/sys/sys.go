@@ -138,6 +138,58 @@ func Memory(pid int, name string) (int64, error) {
 	return 0, fmt.Errorf("process %d has no %s", pid, name)
 }
 
+// Pss returns the resident memory of process pid in bytes, each page divided by
+// the number of processes that have it.
+func Pss(pid int) (int64, error) {
+	b, err := os.ReadFile(proc(pid, "smaps_rollup"))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "Pss:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(v), "kB")), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("Pss of process %d: %w", pid, err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, fmt.Errorf("process %d has no Pss", pid)
+}
+
+// Tree returns pid and the processes that it and its descendants have started.
+func Tree(pid int) ([]int, error) {
+	list, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	children := map[int][]int{}
+	for _, e := range list {
+		n, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		b, err := os.ReadFile(proc(n, "stat"))
+		if err != nil {
+			continue // it has just ended
+		}
+		// The name, in parentheses, may hold anything; the parent is the second
+		// field behind it.
+		f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if len(f) < 2 {
+			continue
+		}
+		if parent, err := strconv.Atoi(f[1]); err == nil {
+			children[parent] = append(children[parent], n)
+		}
+	}
+	tree := []int{pid}
+	for i := 0; i < len(tree); i++ {
+		tree = append(tree, children[tree[i]]...)
+	}
+	return tree, nil
+}
+
 // ResetPeak makes VmHWM of process pid start again from what it holds now.
 func ResetPeak(pid int) error { return os.WriteFile(proc(pid, "clear_refs"), []byte("5"), 0) }
 
