@@ -322,7 +322,7 @@ func (c *Conn) lend(b *batch) {
 		err := b.write(context.Background())
 		w.mu.Lock()
 		w.lent = false
-		w.stats.controlWait = max(w.stats.controlWait, b.waited)
+		w.waited(b.waited)
 		lost := b.settleOthers()
 		b.free()
 		if err == nil {
@@ -517,10 +517,11 @@ func (c *Conn) interleave(b *batch) {
 	i := b.nextBoundary()
 	from := len(b.pieces)
 	inside := b.insideMessage(i)
-	count := w.stats.interleaved
+	n := w.counters()
+	count := n.interleaved
 	c.takeControl(b)
-	if w.stats.interleaved = count; inside {
-		w.stats.interleaved += uint64(len(b.pieces) - from)
+	if n.interleaved = count; inside {
+		n.interleaved += uint64(len(b.pieces) - from)
 	}
 	bufs, pieces := slices.Clone(b.bufs[from:]), slices.Clone(b.pieces[from:])
 	if len(pieces) == 0 {

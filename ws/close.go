@@ -310,7 +310,7 @@ func (c *Conn) teardown(holding, clean bool) {
 		w.mu.Unlock()
 		_ = b.write(context.Background()) // an error means that the peer is gone
 		w.mu.Lock()
-		w.stats.controlWait = max(w.stats.controlWait, b.waited)
+		w.waited(b.waited)
 		b.free()
 	}
 	w.busy = false
@@ -413,10 +413,13 @@ func (c *Conn) over() {
 		return
 	}
 	l.over = true
-	for _, t := range []*time.Timer{l.alive, l.closing, cork} {
+	for _, t := range []*time.Timer{l.closing, cork} {
 		if t != nil {
 			t.Stop()
 		}
+	}
+	if p := l.pings; p != nil && p.timer != nil {
+		p.timer.Stop()
 	}
 	l.mu.Unlock()
 	c.closeQueue()

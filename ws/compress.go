@@ -1,6 +1,25 @@
 package ws
 
-import "github.com/weft-ws/weft/internal/deflate"
+import (
+	"github.com/weft-ws/weft/internal/deflate"
+	"github.com/weft-ws/weft/internal/proto"
+)
+
+// A packer compresses what a connection sends. It is guarded by the message
+// lock, apart from what was agreed in the handshake, which does not change.
+type packer struct {
+	deflate.Deflater
+	threshold  int // payload bytes below which a message goes plain
+	windowBits int
+	takeover   bool
+}
+
+// An unpacker inflates what a connection receives. It belongs to the reader.
+type unpacker struct {
+	deflate.Inflater
+	text proto.Text // of inflated text
+	size int64      // bytes of the present message, inflated
+}
 
 // initDeflate sets up permessage-deflate as negotiated.
 func (c *Conn) initDeflate(p deflate.Params) {
@@ -10,20 +29,18 @@ func (c *Conn) initDeflate(p deflate.Params) {
 		own, peer = peer, own
 		ownTakeover, peerTakeover = peerTakeover, ownTakeover
 	}
-	c.w.windowBits, c.w.takeover = own, ownTakeover
-	c.w.threshold = c.cfg.Compression.Threshold
-	c.w.deflater = new(deflate.Deflater)
+	c.w.deflater = &packer{threshold: c.cfg.Compression.Threshold, windowBits: own, takeover: ownTakeover}
 	c.w.deflater.Reset(own, ownTakeover)
 	if level := c.cfg.Compression.Level; level > 0 {
 		c.w.deflater.SetLevel(level)
 	}
-	c.r.inflater = new(deflate.Inflater)
+	c.r.inflater = new(unpacker)
 	c.r.inflater.Reset(peer, peerTakeover)
 }
 
 // ownWindowBits and ownTakeover are what was agreed for what we send.
-func (c *Conn) ownWindowBits() int { return c.w.windowBits }
-func (c *Conn) ownTakeover() bool  { return c.w.takeover }
+func (c *Conn) ownWindowBits() int { return c.w.deflater.windowBits }
+func (c *Conn) ownTakeover() bool  { return c.w.deflater.takeover }
 
 // closeDeflate gives back what compression holds, once the connection is over
 // and nobody reads.

@@ -832,8 +832,8 @@ func TestCompressOverSockets(t *testing.T) {
 				if c.w.deflater != nil || s.w.deflater != nil {
 					t.Error("compressed although one side does not want it")
 				}
-			} else if c.w.windowBits != tc.own || s.w.windowBits != tc.peer || c.w.takeover != tc.takeover || s.w.takeover != tc.takeover {
-				t.Errorf("client %d %t, server %d %t", c.w.windowBits, c.w.takeover, s.w.windowBits, s.w.takeover)
+			} else if c.ownWindowBits() != tc.own || s.ownWindowBits() != tc.peer || c.ownTakeover() != tc.takeover || s.ownTakeover() != tc.takeover {
+				t.Errorf("client %d %t, server %d %t", c.ownWindowBits(), c.ownTakeover(), s.ownWindowBits(), s.ownTakeover())
 			}
 			if err := c.Close(CloseNormal, ""); err != nil {
 				t.Error(err)

@@ -13,6 +13,8 @@ package ws
 
 import (
 	"log/slog"
+	"reflect"
+	"sync"
 	"time"
 
 	"github.com/weft-ws/weft/internal/proto"
@@ -217,8 +219,9 @@ func orDefault[T int | int64 | time.Duration](v *T, def T) {
 	}
 }
 
-// settings are a Config with its defaults and what follows from it. The
-// connections of a Server share one.
+// settings are a Config with its defaults and what follows from it. They do not
+// change, so connections share them: all of a Server, and others while those
+// before them asked for the same.
 type settings struct {
 	Config
 	plain, packed proto.Limits // without and with permessage-deflate
@@ -233,8 +236,44 @@ func settingsFor(cfg Config, s *Server) *settings {
 	return s.settings
 }
 
+// recentSettings holds settings that the next connection may well want, too: a
+// third of a KiB that ten thousand connections need not hold each. They are in
+// use while they are in it.
+var recentSettings sync.Pool
+
 func newSettings(cfg Config) *settings {
-	s := &settings{Config: cfg.withDefaults()}
+	c := cfg.withDefaults()
+	s, _ := recentSettings.Get().(*settings)
+	if s == nil || !s.same(c) {
+		s = makeSettings(c)
+	}
+	recentSettings.Put(s)
+	return s
+}
+
+// same reports whether s are what follows from c, which has its defaults.
+func (s *settings) same(c Config) bool {
+	own, other := s.Compression, c.Compression
+	if (own == nil) != (other == nil) || own != nil && *own != *other {
+		return false
+	}
+	c.Compression = own
+	x, y := reflect.ValueOf(&s.Config).Elem(), reflect.ValueOf(&c).Elem()
+	for i := range x.NumField() {
+		if f, g := x.Field(i), y.Field(i); f.Kind() == reflect.Func {
+			if !f.IsNil() || !g.IsNil() { // functions cannot be compared
+				return false
+			}
+		} else if !f.Equal(g) {
+			return false
+		}
+	}
+	return true
+}
+
+// makeSettings returns what follows from c, which has its defaults.
+func makeSettings(c Config) *settings {
+	s := &settings{Config: c}
 	s.plain = proto.Limits{
 		MessageSize:  s.MaxMessageSize,
 		Fragments:    s.MaxFragments,

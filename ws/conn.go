@@ -25,7 +25,6 @@ type Conn struct {
 	nc          net.Conn
 	raw         syscall.RawConn // nil: go through nc
 	cfg         *Config
-	role        Role
 	subprotocol string
 	server      *Server // nil outside a Server
 	opened      time.Time
@@ -34,12 +33,33 @@ type Conn struct {
 	w writeSide
 
 	dl        sync.Mutex // guards the deadlines of nc against interruptions
-	readAt    time.Time  // read deadline that is set
+	readAt    instant    // read deadline that is set
+	writeMax  instant    // no write deadline may be later
 	readStop  bool       // a reader was interrupted
 	writeStop bool       // a writer was interrupted
-	writeMax  time.Time  // no write deadline may be later; zero: none
+	role      Role
 
 	life life
+}
+
+// An instant is a time in nanoseconds since Conn.opened, plus one; zero means
+// none. It takes a third of the room of a time.Time.
+type instant int64
+
+// instant turns t into one; the zero time becomes none.
+func (c *Conn) instant(t time.Time) instant {
+	if t.IsZero() {
+		return 0
+	}
+	return instant(t.Sub(c.opened)) + 1
+}
+
+// time turns at back; none becomes the zero time.
+func (c *Conn) time(at instant) time.Time {
+	if at == 0 {
+		return time.Time{}
+	}
+	return c.opened.Add(time.Duration(at - 1))
 }
 
 // A life is how a connection ends.
@@ -48,7 +68,6 @@ type life struct {
 	done    chan struct{} // made when asked for
 	over    bool          // the socket is closed
 	ended   bool          // and everybody has been told
-	alive   *time.Timer   // keep-alive
 	closing *time.Timer   // gives up on the closing handshake
 	pings   *pings        // made with the first ping
 }
@@ -163,10 +182,11 @@ var past = time.Unix(1, 0)
 func (c *Conn) setReadDeadline(t time.Time) {
 	c.dl.Lock()
 	defer c.dl.Unlock()
-	if c.readStop || t.IsZero() && c.readAt.IsZero() || !c.readAt.IsZero() && (t.IsZero() || !t.Before(c.readAt)) {
+	at := c.instant(t)
+	if c.readStop || at == 0 && c.readAt == 0 || c.readAt != 0 && (at == 0 || at >= c.readAt) {
 		return
 	}
-	c.readAt = t
+	c.readAt = at
 	_ = c.nc.SetReadDeadline(t)
 }
 
@@ -174,7 +194,7 @@ func (c *Conn) setReadDeadline(t time.Time) {
 func (c *Conn) resetRead() {
 	c.dl.Lock()
 	defer c.dl.Unlock()
-	c.readStop, c.readAt = false, time.Time{}
+	c.readStop, c.readAt = false, 0
 	_ = c.nc.SetReadDeadline(time.Time{})
 }
 
@@ -183,7 +203,7 @@ func (c *Conn) resetRead() {
 func (c *Conn) interruptRead() {
 	c.dl.Lock()
 	defer c.dl.Unlock()
-	c.readStop, c.readAt = true, past
+	c.readStop, c.readAt = true, c.instant(past)
 	_ = c.nc.SetReadDeadline(past)
 }
 
@@ -193,8 +213,8 @@ func (c *Conn) setWriteDeadline(t time.Time) {
 	if c.writeStop {
 		return
 	}
-	if !c.writeMax.IsZero() && (t.IsZero() || t.After(c.writeMax)) {
-		t = c.writeMax
+	if c.writeMax != 0 && (t.IsZero() || c.instant(t) > c.writeMax) {
+		t = c.time(c.writeMax)
 	}
 	_ = c.nc.SetWriteDeadline(t)
 }
@@ -213,14 +233,15 @@ func (c *Conn) clearInterrupt() time.Time {
 	c.dl.Lock()
 	defer c.dl.Unlock()
 	c.writeStop = false
-	_ = c.nc.SetWriteDeadline(c.writeMax)
-	return c.writeMax
+	last := c.time(c.writeMax)
+	_ = c.nc.SetWriteDeadline(last)
+	return last
 }
 
 // limitWrites makes every write, also one under way, end by t.
 func (c *Conn) limitWrites(t time.Time) {
 	c.dl.Lock()
 	defer c.dl.Unlock()
-	c.writeMax, c.writeStop = t, false
+	c.writeMax, c.writeStop = c.instant(t), false
 	_ = c.nc.SetWriteDeadline(t)
 }

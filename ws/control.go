@@ -80,7 +80,7 @@ func (c *Conn) takeControl(b *batch) {
 		c.traceFrame()
 		w.sent.control++
 		if open {
-			w.stats.interleaved++
+			w.counters().interleaved++
 		}
 		b.size += wire.HeaderMax + len(payload)
 		b.copyFrame(h, payload, piece{end: true, close: last, since: since})
@@ -130,7 +130,7 @@ func (c *Conn) flush() {
 	w.mu.Unlock()
 	err := b.write(context.Background())
 	w.mu.Lock()
-	w.stats.controlWait = max(w.stats.controlWait, b.waited)
+	w.waited(b.waited)
 	b.free()
 	if err != nil {
 		w.mu.Unlock()
@@ -162,7 +162,7 @@ func (c *Conn) gotPing(payload []byte) {
 		return
 	}
 	if !w.control.push(payload) {
-		w.stats.pongsDropped++
+		w.counters().pongsDropped++
 	}
 	if c.r.owes = c.r.serving; !c.r.owes {
 		c.flushSoon()
@@ -176,7 +176,8 @@ type pings struct {
 	rtt     time.Duration
 	alive   uint64 // ID of the keep-alive ping under way, 0 if none
 	asked   time.Time
-	seen    uint64 // bytes received when keep-alive last looked
+	seen    uint64      // bytes received when keep-alive last looked
+	timer   *time.Timer // of keep-alive, nil without it
 }
 
 type pingWait struct {
@@ -280,8 +281,7 @@ func (c *Conn) gotPong(payload []byte) {
 func (c *Conn) startKeepAlive() {
 	c.life.mu.Lock()
 	defer c.life.mu.Unlock()
-	c.life.pings = new(pings)
-	c.life.alive = time.AfterFunc(c.cfg.KeepAlive, c.keepAlive)
+	c.life.pings = &pings{timer: time.AfterFunc(c.cfg.KeepAlive, c.keepAlive)}
 }
 
 // keepAlive runs on its own goroutine when the timer fires: it pings a peer
@@ -312,7 +312,7 @@ func (c *Conn) keepAlive() {
 		}
 	}
 	if !dead {
-		l.alive.Reset(next)
+		p.timer.Reset(next)
 	}
 	l.mu.Unlock()
 	if ping != 0 {

@@ -2,7 +2,6 @@ package ws
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -19,15 +18,44 @@ type readLock struct {
 	state   atomic.Uint32
 	mu      sync.Mutex
 	owned   bool
-	serving bool // owned by a callback loop for good
-	waiters []*readWaiter
+	serving bool          // owned by a callback loop for good
+	waiters *readWaiter   // the last in line, whose next is the first
 	closer  chan struct{} // made with wanted, closed when nobody is inside
 }
 
 // A readWaiter is a reader in line.
 type readWaiter struct {
+	next    *readWaiter // the one behind it; behind the last, the first
 	ready   chan struct{}
 	granted bool // it is inside; else it was sent away
+}
+
+// add puts w at the end of the line. mu is held.
+func (l *readLock) add(w *readWaiter) {
+	if w.next = w; l.waiters != nil {
+		w.next, l.waiters.next = l.waiters.next, w
+	}
+	l.waiters = w
+}
+
+// remove takes w out of the line and reports whether it was there. mu is held.
+func (l *readLock) remove(w *readWaiter) bool {
+	before := l.waiters
+	if before == nil {
+		return false
+	}
+	for before.next != w {
+		if before = before.next; before == l.waiters {
+			return false
+		}
+	}
+	if before.next = w.next; l.waiters == w {
+		l.waiters = before
+	}
+	if before == w { // it was alone
+		l.waiters = nil
+	}
+	return true
 }
 
 // Bits of readLock.state.
@@ -57,14 +85,13 @@ func (l *readLock) lock(ctx context.Context, ended func() error) error {
 		return errServing
 	}
 	w := &readWaiter{ready: make(chan struct{})}
-	l.waiters = append(l.waiters, w)
+	l.add(w)
 	l.mu.Unlock()
 	select {
 	case <-w.ready:
 	case <-ctx.Done():
 		l.mu.Lock()
-		if i := slices.Index(l.waiters, w); i >= 0 {
-			l.waiters = slices.Delete(l.waiters, i, i+1)
+		if l.remove(w) {
 			l.mu.Unlock()
 			return ctx.Err()
 		}
@@ -121,14 +148,15 @@ func (l *readLock) unlock() {
 	if l.is(lockOver) {
 		return
 	}
-	if len(l.waiters) == 0 {
+	if l.waiters == nil {
 		l.owned = false
 		return
 	}
 	l.state.Or(lockInside)
-	l.waiters[0].granted = true
-	close(l.waiters[0].ready)
-	l.waiters = slices.Delete(l.waiters, 0, 1)
+	first := l.waiters.next
+	l.remove(first)
+	first.granted = true
+	close(first.ready)
 }
 
 // outside notes that nobody is inside and lets who waits for it know; mu is
@@ -174,10 +202,11 @@ func (l *readLock) finish() <-chan struct{} {
 
 // sendAway wakes those who wait, to find the connection ending. mu is held.
 func (l *readLock) sendAway() {
-	for _, w := range l.waiters {
-		close(w.ready)
+	for l.waiters != nil {
+		first := l.waiters.next
+		l.remove(first)
+		close(first.ready)
 	}
-	l.waiters = nil
 }
 
 // whenOutside returns a channel that is closed when nobody is inside; nil means

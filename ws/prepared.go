@@ -45,7 +45,7 @@ func NewPrepared(typ MessageType, p []byte) (*Prepared, error) {
 // it anew; all others share the frames.
 func (c *Conn) WritePrepared(ctx context.Context, m *Prepared) error {
 	w := &c.w
-	packed := w.deflater != nil && len(m.p) >= w.threshold
+	packed := w.deflater != nil && len(m.p) >= w.deflater.threshold
 	if c.role == RoleClient || packed && c.ownTakeover() {
 		return c.writeMessage(ctx, m.op, m.p)
 	}
@@ -134,7 +134,7 @@ func (c *Conn) writeFramed(ctx context.Context, m *Prepared, frames []byte, pack
 	w.mu.Unlock()
 	err := b.write(ctx)
 	w.mu.Lock()
-	w.stats.controlWait = max(w.stats.controlWait, b.waited)
+	w.waited(b.waited)
 	taken := b.self.err
 	if err == errOthers {
 		c.lend(b)

@@ -24,10 +24,9 @@ const directMin = readBufferSize
 type readSide struct {
 	lock    readLock
 	recv    proto.Receiver
-	serving bool        // a callback loop reads; set before the first read
-	ctx     handlerCtx  // what a Handler is given
-	held    bool        // the receiver's clocks are stopped
 	paused  atomic.Bool // the reader waits for the Budget, not for the peer
+	serving bool        // a callback loop reads; set before the first read
+	held    bool        // the receiver's clocks are stopped
 	owes    bool        // a callback loop may have something to send before it waits
 
 	in  []byte      // read, not yet consumed: part of buf, or came with the handshake
@@ -40,16 +39,51 @@ type readSide struct {
 	waitCtx context.Context
 	stop    func() bool
 
-	partial  []byte       // of a message whose read was cancelled
-	saved    *proto.Event // what was read when it was, and not taken
-	inflater *deflate.Inflater
-	text     proto.Text // of inflated text
-	inflated int64      // bytes of the present message, inflated
-	charged  int64      // bytes of it charged to the budget
+	kept     *kept     // of a message whose read was cancelled; nil: nothing
+	inflater *unpacker // nil: no compression
+	charged  int64     // bytes of the present message charged to the budget
 
-	count traffic // of the owner
+	count intake // of the owner
 	mu    sync.Mutex
-	seen  *traffic // published from count; made with the first
+	seen  *intake // published from count; made with the first
+}
+
+// kept is what a cancelled read leaves to the next.
+type kept struct {
+	partial []byte       // of the message
+	event   *proto.Event // what was read, and not taken
+}
+
+// keep returns what is kept for the next read, to add to it.
+func (r *readSide) keep() *kept {
+	if r.kept == nil {
+		r.kept = new(kept)
+	}
+	return r.kept
+}
+
+// takePartial takes what is kept of a message that is not complete.
+func (r *readSide) takePartial() []byte {
+	if r.kept == nil {
+		return nil
+	}
+	p := r.kept.partial
+	if r.kept.partial = nil; r.kept.event == nil {
+		r.kept = nil
+	}
+	return p
+}
+
+// takeEvent takes the event that is kept, or returns nil.
+func (r *readSide) takeEvent() *proto.Event {
+	if r.kept == nil {
+		return nil
+	}
+	ev := r.kept.event
+	if r.kept.event = nil; r.kept.partial == nil {
+		r.kept = nil
+	}
+	return ev
 }
 
 // A Message is a complete data message.
@@ -76,7 +110,7 @@ func (r *readSide) publish() {
 	}
 	r.mu.Lock()
 	if r.seen == nil {
-		r.seen = new(traffic)
+		r.seen = new(intake)
 	}
 	r.count.publish(r.seen)
 	r.mu.Unlock()
@@ -130,8 +164,7 @@ func (c *Conn) refuseRead() error {
 // next returns the next piece of a data message. Control frames are dealt with
 // on the way. Its payload is valid until the next call.
 func (c *Conn) next(ctx context.Context) (*proto.Event, error) {
-	if ev := c.r.saved; ev != nil {
-		c.r.saved = nil
+	if ev := c.r.takeEvent(); ev != nil {
 		return ev, nil
 	}
 	for {
@@ -369,7 +402,7 @@ func (c *Conn) releaseBuf() {
 // still look at the memory, so it does not go back to the pool.
 func (c *Conn) forgetInput() {
 	r := &c.r
-	r.buf, r.in, r.partial, r.saved = nil, nil, nil, nil
+	r.buf, r.in, r.kept = nil, nil, nil
 }
 
 // refuse ends the connection for a mistake of the peer.
@@ -445,10 +478,11 @@ func (c *Conn) take(ctx context.Context, buf *messageBuffer, ev *proto.Event) er
 func (c *Conn) inflate(dst, src []byte, ev *proto.Event) (nd, ns int, done bool, err error) {
 	r := &c.r
 	limit := c.cfg.MaxMessageSize
-	if limit > 0 && int64(len(dst)) > limit-r.inflated+1 {
-		dst = dst[:limit-r.inflated+1]
+	z := r.inflater
+	if limit > 0 && int64(len(dst)) > limit-z.size+1 {
+		dst = dst[:limit-z.size+1]
 	}
-	nd, ns, done, err = r.inflater.Step(dst, src, ev.Last)
+	nd, ns, done, err = z.Step(dst, src, ev.Last)
 	if err != nil {
 		v := &ProtocolError{Rule: proto.RuleByID("DF-10"), From: c.role.Peer(), Frame: r.recv.Frame(), Detail: err.Error()}
 		var de *deflate.Error
@@ -458,13 +492,13 @@ func (c *Conn) inflate(dst, src []byte, ev *proto.Event) (nd, ns int, done bool,
 		v.Offset = v.Frame.Offset
 		return nd, ns, false, c.failRead(v)
 	}
-	r.inflated += int64(nd)
-	if limit > 0 && r.inflated > limit {
+	z.size += int64(nd)
+	if limit > 0 && z.size > limit {
 		return nd, ns, false, c.failRead(&LimitError{Limit: "MaxMessageSize", Max: limit, Code: CloseMessageTooBig, Frame: r.recv.Frame()})
 	}
 	if ev.Opcode == wire.Text {
-		bad := r.text.Next(dst[:nd])
-		if bad >= 0 || done && !r.text.Complete() {
+		bad := z.text.Next(dst[:nd])
+		if bad >= 0 || done && !z.text.Complete() {
 			v := &ProtocolError{Rule: proto.RuleByID("MS-05"), From: c.role.Peer(), Frame: r.recv.Frame(), Detail: "after inflation"}
 			if bad < 0 {
 				v.Rule = proto.RuleByID("MS-06")
@@ -474,13 +508,13 @@ func (c *Conn) inflate(dst, src []byte, ev *proto.Event) (nd, ns int, done bool,
 		}
 	}
 	if done {
-		if trace := c.trace(); trace != nil && trace.Violation != nil && r.inflater.TailLeft() {
+		if trace := c.trace(); trace != nil && trace.Violation != nil && z.TailLeft() {
 			// Tolerated: the message is whole.
 			trace.Violation(&ProtocolError{Rule: proto.RuleByID("DF-13"), From: c.role.Peer(), Frame: r.recv.Frame(), Offset: r.recv.Frame().Offset})
 		}
-		r.inflated = 0
-		r.text.Reset()
-		r.inflater.Release()
+		z.size = 0
+		z.text.Reset()
+		z.Release()
 	}
 	return nd, ns, done, nil
 }
@@ -539,17 +573,14 @@ func (c *Conn) AppendMessage(ctx context.Context, dst []byte) (MessageType, []by
 // ev.
 func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event) (MessageType, int, error) {
 	r := &c.r
-	if len(r.partial) > 0 {
-		buf.b = append(buf.b, r.partial...)
-		r.partial = nil
-	}
+	buf.b = append(buf.b, r.takePartial()...)
 	for {
 		e := ev
 		var err error
 		switch want := r.recv.Want(); {
 		case ev != nil:
 			ev = nil
-		case len(r.in) == 0 && r.saved == nil && want >= directMin && len(buf.b)-buf.base >= directMin/2 && !r.recv.Compressed():
+		case len(r.in) == 0 && r.kept == nil && want >= directMin && len(buf.b)-buf.base >= directMin/2 && !r.recv.Compressed():
 			if err = buf.roomDirect(ctx, c, want); err != nil {
 				break
 			}
@@ -564,13 +595,13 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 		if err == nil && (len(e.Payload) > 0 || e.Compressed && e.Last) {
 			if err = c.take(ctx, buf, e); err != nil && c.ended() == nil {
 				left := *e
-				r.saved = &left
+				r.keep().event = &left
 			}
 		}
 		if err != nil {
 			c.uncharge()
-			if c.ended() == nil && (r.recv.Partial() || r.saved != nil) {
-				r.partial = append(r.partial, buf.b[buf.base:]...)
+			if c.ended() == nil && (r.recv.Partial() || r.kept != nil) {
+				r.keep().partial = append([]byte(nil), buf.b[buf.base:]...)
 			}
 			return 0, 0, err
 		}
@@ -640,10 +671,9 @@ func (c *Conn) NextReader(ctx context.Context) (*MessageReader, error) {
 		return nil, err
 	}
 	m := &MessageReader{c: c, ctx: ctx}
-	if len(c.r.partial) > 0 {
+	if p := c.r.takePartial(); len(p) > 0 {
 		// A cancelled ReadMessage has read part of it.
-		m.ev = proto.Event{Kind: proto.Data, Payload: c.r.partial, Opcode: c.r.recv.Opcode()}
-		c.r.partial = nil
+		m.ev = proto.Event{Kind: proto.Data, Payload: p, Opcode: c.r.recv.Opcode()}
 		m.Type = MessageType(m.ev.Opcode)
 		c.leaveRead(true)
 		return m, nil

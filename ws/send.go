@@ -81,7 +81,7 @@ func (c *Conn) Send(ctx context.Context, o Outgoing) error {
 				old := q.list[i]
 				q.list[i] = o
 				q.bytes += int64(len(o.Data) - len(old.Data))
-				w.stats.replaced++
+				w.counters().replaced++
 				w.mu.Unlock()
 				old.done(ErrReplaced)
 				return nil
@@ -92,7 +92,7 @@ func (c *Conn) Send(ctx context.Context, o Outgoing) error {
 			break
 		}
 		if o.Policy == Fail {
-			w.stats.refused++
+			w.counters().refused++
 			w.mu.Unlock()
 			return ErrQueueFull
 		}

@@ -34,16 +34,17 @@ type Handler struct {
 	Closed func(c *Conn, err error)
 }
 
-// A handlerCtx is the context of a Handler: it ends with the connection.
-type handlerCtx struct{ c *Conn }
+// A handlerCtx is a Conn as the context of its Handler, which ends with the
+// connection.
+type handlerCtx Conn
 
 func (h *handlerCtx) Deadline() (time.Time, bool) { return time.Time{}, false }
-func (h *handlerCtx) Done() <-chan struct{}       { return h.c.Done() }
+func (h *handlerCtx) Done() <-chan struct{}       { return (*Conn)(h).Done() }
 func (h *handlerCtx) Value(any) any               { return nil }
 
 func (h *handlerCtx) Err() error {
 	select {
-	case <-h.c.Done():
+	case <-h.Done():
 		return context.Canceled
 	default:
 		return nil
@@ -54,7 +55,7 @@ func (h *handlerCtx) Err() error {
 // ends with the connection, so nobody need watch it.
 func (c *Conn) isHandlerCtx(ctx context.Context) bool {
 	h, ok := ctx.(*handlerCtx)
-	return ok && h == &c.r.ctx
+	return ok && (*Conn)(h) == c
 }
 
 const (
@@ -94,8 +95,8 @@ func (c *Conn) serve(h Handler, serving bool) {
 // serveAll is the loop, from inside the read lock.
 func (c *Conn) serveAll(h Handler) {
 	r := &c.r
-	r.serving, r.ctx.c = true, c
-	ctx := context.Context(&r.ctx)
+	r.serving = true
+	ctx := context.Context((*handlerCtx)(c))
 	err := c.callOpen(ctx, h)
 	var buf *messageBuffer
 	for err == nil {

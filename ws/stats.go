@@ -54,9 +54,16 @@ type Stats struct {
 // traffic is Traffic as a connection keeps it: an idle one should be small, so
 // the histogram is there once a message came in several frames.
 type traffic struct {
-	bytes, frames, control, messages, fragmented uint64
-	largest                                      int64
-	fragments                                    *[FragmentBuckets]uint64
+	control, messages, fragmented uint64
+	largest                       int64
+	fragments                     *[FragmentBuckets]uint64
+}
+
+// intake is the traffic of the receiving direction; the Sender counts the bytes
+// and frames of the other.
+type intake struct {
+	traffic
+	bytes, frames uint64
 }
 
 // message counts a complete message of n payload bytes in frags frames.
@@ -73,11 +80,11 @@ func (t *traffic) message(n int64, frags int) {
 	t.fragments[min(bits.Len(uint(frags))-1, FragmentBuckets-1)]++
 }
 
-// snapshot is t for the public.
+// snapshot is t for the public, apart from bytes and frames.
 func (t *traffic) snapshot() Traffic {
 	s := Traffic{
-		Bytes: t.bytes, Frames: t.frames, Control: t.control,
-		Messages: t.messages, Fragmented: t.fragmented, LargestMessage: t.largest,
+		Control: t.control, Messages: t.messages, Fragmented: t.fragmented,
+		LargestMessage: t.largest,
 	}
 	if t.fragments != nil {
 		s.Fragments = *t.fragments
@@ -86,8 +93,14 @@ func (t *traffic) snapshot() Traffic {
 	return s
 }
 
+func (t *intake) snapshot() Traffic {
+	s := t.traffic.snapshot()
+	s.Bytes, s.Frames = t.bytes, t.frames
+	return s
+}
+
 // publish copies t to the copy that others may see.
-func (t *traffic) publish(to *traffic) {
+func (t *intake) publish(to *intake) {
 	hist := to.fragments
 	if t.fragments != nil {
 		if hist == nil {

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/weft-ws/weft/internal/deflate"
 	"github.com/weft-ws/weft/internal/proto"
 	"github.com/weft-ws/weft/internal/wire"
 )
@@ -28,32 +27,31 @@ type writeSide struct {
 	busy    bool
 	lent    bool // what is left of a batch keeps the frame lock: see lend
 	open    bool
-	closing bool          // Close was called: no new messages
-	final   *CloseError   // the connection has ended; see setFinal
-	ending  chan struct{} // closed by setFinal; made when asked for
-	sender  proto.Sender
-	closes  proto.Closing
+	closing bool // Close was called: no new messages
+	lowat   bool // TCP_NOTSENT_LOWAT is set
+
+	gathering atomic.Bool // more input is at hand: replies may be held together
+
+	final  *CloseError   // the connection has ended; see setFinal
+	ending chan struct{} // closed by setFinal; made when asked for
+	sender proto.Sender
+	closes proto.Closing
 
 	first, last *turn // writers that wait for the message lock, in order
 	waiting     int
-	resumers    []*turn // the holder of the message lock, waiting for the frame lock
+	resumer     *turn // the holder of the message lock, waiting for the frame lock
 
 	control controls
 	flushed chan struct{} // closed when the frame lock is free at the end
 
-	gathering atomic.Bool // more input is at hand: replies may be held together
 	corked    *batch      // replies that leave together
 	corkTimer *time.Timer // bounds how long they are held
 
-	deflater   *deflate.Deflater
-	threshold  int
-	windowBits int
-	takeover   bool
-	lowat      bool // TCP_NOTSENT_LOWAT is set
+	deflater *packer // nil: no compression
 
 	sent  traffic
-	stats writeStats
-	sendQ *sendQueue // made with the first Send
+	stats *writeStats // made with the first of what it counts
+	sendQ *sendQueue  // made with the first Send
 }
 
 // writeStats are the counters of a writeSide beside its traffic.
@@ -62,14 +60,33 @@ type writeStats struct {
 	controlWait                                  time.Duration
 }
 
+// counters returns the counters to add to them. mu is held.
+func (w *writeSide) counters() *writeStats {
+	if w.stats == nil {
+		w.stats = new(writeStats)
+	}
+	return w.stats
+}
+
+// waited notes how long a control frame waited for the wire, zero if none was
+// sent. mu is held.
+func (w *writeSide) waited(d time.Duration) {
+	if d > 0 {
+		n := w.counters()
+		n.controlWait = max(n.controlWait, d)
+	}
+}
+
 func (w *writeSide) snapshot() Stats {
 	frames, bytes := w.sender.Framed()
-	w.sent.frames, w.sent.bytes = uint64(frames), uint64(bytes)
 	s := Stats{
-		Sent:        w.sent.snapshot(),
-		Interleaved: w.stats.interleaved, ControlWait: w.stats.controlWait,
-		Replaced: w.stats.replaced, Refused: w.stats.refused, PongsDropped: w.stats.pongsDropped,
+		Sent:    w.sent.snapshot(),
 		Waiting: w.waiting,
+	}
+	s.Sent.Frames, s.Sent.Bytes = uint64(frames), uint64(bytes)
+	if n := w.stats; n != nil {
+		s.Interleaved, s.ControlWait = n.interleaved, n.controlWait
+		s.Replaced, s.Refused, s.PongsDropped = n.replaced, n.refused, n.pongsDropped
 	}
 	if w.sendQ != nil {
 		s.Queued = w.sendQ.bytes
@@ -102,7 +119,7 @@ func (c *Conn) WriteMessage(ctx context.Context, typ MessageType, p []byte) erro
 // writeMessage sends p, which has been checked.
 func (c *Conn) writeMessage(ctx context.Context, op wire.Opcode, p []byte) error {
 	w := &c.w
-	packed := w.deflater != nil && len(p) >= w.threshold
+	packed := w.deflater != nil && len(p) >= w.deflater.threshold
 	single := !packed && c.single(len(p))
 	w.mu.Lock()
 	if err := c.acquire(ctx, op, p, single); err != nil || w.final != nil {
@@ -255,8 +272,8 @@ func (c *Conn) ending() <-chan struct{} {
 
 // remove takes t out of the queue.
 func (w *writeSide) remove(t *turn) {
-	if i := slices.Index(w.resumers, t); i >= 0 {
-		w.resumers = slices.Delete(w.resumers, i, i+1)
+	if w.resumer == t {
+		w.resumer = nil
 		return
 	}
 	var before *turn
@@ -318,9 +335,9 @@ func (c *Conn) release() {
 		w.signalFlushed()
 	case !w.open && w.first != nil && w.control.frame == nil:
 		w.pop().settle(granted, nil) // sends what is due before its own
-	case w.open && len(w.resumers) > 0 && w.control.frame == nil:
-		t := w.resumers[0]
-		w.resumers = slices.Delete(w.resumers, 0, 1)
+	case w.open && w.resumer != nil && w.control.frame == nil:
+		t := w.resumer
+		w.resumer = nil
 		t.settle(granted, nil)
 	case w.control.due():
 		go c.flushControl() // takes over the lock
@@ -345,10 +362,10 @@ func (c *Conn) dropWaiters() {
 	if err == nil {
 		err = errClosing
 	}
-	for _, t := range w.resumers {
+	if t := w.resumer; t != nil {
+		w.resumer = nil
 		t.settle(done, err)
 	}
-	w.resumers = nil
 	for t := w.pop(); t != nil; t = w.pop() {
 		t.settle(done, err)
 	}
@@ -416,7 +433,7 @@ func (c *Conn) sendSingle(ctx context.Context, op wire.Opcode, p []byte) error {
 	if others {
 		lost = b.settleOthers()
 	}
-	w.stats.controlWait = max(w.stats.controlWait, b.waited)
+	w.waited(b.waited)
 	b.free()
 	if err == nil {
 		c.release()
@@ -517,7 +534,7 @@ func (c *Conn) sendFragments(ctx context.Context, op wire.Opcode, p []byte, o fr
 		w.mu.Unlock()
 		err := b.write(ctx)
 		w.mu.Lock()
-		w.stats.controlWait = max(w.stats.controlWait, b.waited)
+		w.waited(b.waited)
 		taken := b.self.err
 		if err == errOthers {
 			c.lend(b)
@@ -917,7 +934,7 @@ func (c *Conn) resume(ctx context.Context) error {
 		return nil
 	}
 	t := &turn{ready: make(chan struct{})}
-	w.resumers = append(w.resumers, t)
+	w.resumer = t // there is one holder, and MessageWriter.use lets in one at a time
 	w.mu.Unlock()
 	err := c.await(ctx, t)
 	if err != nil {

@@ -34,34 +34,39 @@ type Event struct {
 // A Receiver judges and decodes one direction of a stream of frames. It is not
 // safe for concurrent use.
 type Receiver struct {
-	lim  *Limits
-	from Role
-	err  error // the first violation; final
+	lim *Limits
+	err error // the first violation; final
 
+	from    Role
 	seq     sequence
-	closed  bool  // a Close was received: everything after it is discarded
-	inFrame bool  // a header was accepted and its payload is not complete
-	begun   bool  // an event of the open message was delivered
-	packed  bool  // the open message is compressed
-	headLen uint8 // bytes held in head
+	closed  bool        // a Close was received: everything after it is discarded
+	inFrame bool        // a header was accepted and its payload is not complete
+	begun   bool        // an event of the open message was delivered
+	packed  bool        // the open message is compressed
+	opcode  wire.Opcode // of the open message
+	headLen uint8       // bytes held in head
 	head    [wire.HeaderMax]byte
 	key     [4]byte // masking key, rotated to the next payload byte
 
-	frame    FrameInfo
-	left     uint64      // payload bytes of frame still to come
-	opcode   wire.Opcode // of the open message
-	frags    int         // data frames of the open message so far
-	size     int64       // payload bytes announced for the open message so far
-	overhead int64       // bytes by which its frames were shorter than FrameCost
-	got      int64       // payload bytes received of it
+	frame    FrameInfo // the latest; its Index counts the frames begun
+	left     uint64    // payload bytes of frame still to come
+	frags    int       // data frames of the open message so far
+	size     int64     // payload bytes announced for the open message so far
+	overhead int64     // bytes by which its frames were shorter than FrameCost
+	got      int64     // payload bytes received of it
 	text     Text
-	control  []byte // payload of a control frame that came in pieces
-	offset   int64  // bytes consumed
-	index    int64  // frames begun
-	first    int64  // frame in which the present message began
-	lastFin  int64  // frame in which the last message ended
+	offset   int64 // bytes consumed
+	first    int64 // frame in which the present message began
+	lastFin  int64 // frame in which the last message ended
 
-	clock *clocks // made with the first Tick
+	control *controlPieces // made with the first that needs it
+	clock   *clocks        // made with the first Tick
+}
+
+// controlPieces are the payload of a control frame that comes in pieces.
+type controlPieces struct {
+	n int
+	b [wire.ControlPayloadMax]byte
 }
 
 // An instant is a time in nanoseconds since clocks.base, plus one; zero means
@@ -138,13 +143,13 @@ func (r *Receiver) Received() int64 { return r.got }
 func (r *Receiver) Where() string {
 	switch {
 	case r.headLen > 0:
-		return fmt.Sprintf("inside the header of frame %d, at byte %d", r.index+1, r.offset)
+		return fmt.Sprintf("inside the header of frame %d, at byte %d", r.frame.Index+1, r.offset)
 	case r.inFrame:
-		return fmt.Sprintf("inside the payload of frame %d, at byte %d with %d missing", r.index, r.offset, r.left)
+		return fmt.Sprintf("inside the payload of frame %d, at byte %d with %d missing", r.frame.Index, r.offset, r.left)
 	case r.seq.open:
-		return fmt.Sprintf("between two fragments, after frame %d at byte %d", r.index, r.offset)
+		return fmt.Sprintf("between two fragments, after frame %d at byte %d", r.frame.Index, r.offset)
 	}
-	return fmt.Sprintf("without a Close, after frame %d at byte %d", r.index, r.offset)
+	return fmt.Sprintf("without a Close, after frame %d at byte %d", r.frame.Index, r.offset)
 }
 
 // Open reports whether a message has been begun and its FIN not been seen.
@@ -273,17 +278,17 @@ func (r *Receiver) whole(ev *Event, p []byte) int {
 			return 0
 		}
 	}
-	r.index++
+	r.frame.Index++
 	if op != wire.Continuation {
-		r.first, r.opcode, r.packed = r.index, op, false
+		r.first, r.opcode, r.packed = r.frame.Index, op, false
 	}
 	r.seq, r.frags, r.size, r.overhead, r.got, r.begun = seq, frags, size, overhead, got, true
 	if fin {
-		r.lastFin = r.index
+		r.lastFin = r.frame.Index
 	}
 	f := &r.frame
 	f.Header = wire.Header{Fin: fin, Masked: masked, Opcode: op, LengthForm: form, Key: key, Length: uint64(n)}
-	f.Dir, f.Index, f.Offset, f.Fragment = In, r.index, r.offset, frags
+	f.Dir, f.Offset, f.Fragment = In, r.offset, frags
 	r.offset += int64(at + n)
 	ev.Kind, ev.Opcode, ev.FrameStart, ev.First, ev.Last, ev.Payload = Data, typ, true, op != wire.Continuation, fin, payload
 	return at + n
@@ -317,9 +322,9 @@ func (r *Receiver) header(p []byte) int {
 		r.headLen = 0
 	}
 	r.offset += int64(n)
-	r.index++
+	r.frame.Index++
 	f := &r.frame
-	f.Header, f.Dir, f.Index, f.Offset, f.Fragment = h, In, r.index, begin, 0
+	f.Header, f.Dir, f.Offset, f.Fragment = h, In, begin, 0
 	if id, detail := r.judge(&h); id != "" {
 		r.violate(id, begin, detail)
 		return n
@@ -386,7 +391,7 @@ func (r *Receiver) beginData(h *wire.Header) bool {
 	if h.Opcode != wire.Continuation {
 		r.opcode, r.packed, r.begun = h.Opcode, h.RSV1, false
 		r.frags, r.size, r.overhead, r.got = 0, 0, 0, 0
-		r.first = r.index
+		r.first = r.frame.Index
 		r.text.Reset()
 	}
 	r.frags++
@@ -466,12 +471,15 @@ func (r *Receiver) controlPayload(ev *Event, p []byte) int {
 		r.key = wire.Mask(r.key, p)
 	}
 	r.inFrame = r.left > 0
-	if r.inFrame || len(r.control) > 0 {
-		r.control = append(r.control, p...)
+	if r.inFrame && r.control == nil {
+		r.control = new(controlPieces)
+	}
+	if c := r.control; r.inFrame || c != nil && c.n > 0 {
+		c.n += copy(c.b[c.n:], p)
 		if r.inFrame {
 			return n
 		}
-		p, r.control = r.control, r.control[:0]
+		p, c.n = c.b[:c.n], 0
 	}
 	ev.Payload = p
 	switch r.frame.Opcode {
@@ -599,9 +607,9 @@ func (r *Receiver) unit() int64 {
 	case r.seq.open, r.inFrame && !r.frame.Opcode.Control():
 		return r.first
 	case r.inFrame:
-		return r.index
+		return r.frame.Index
 	case r.headLen > 0:
-		return r.index + 1
+		return r.frame.Index + 1
 	}
 	return 0
 }

@@ -23,6 +23,7 @@ type Sender struct {
 	seq    sequence
 	closed bool
 	opcode wire.Opcode // of the open message
+	data   bool        // the latest frame is a data frame
 	key    func() [4]byte
 
 	header wire.Header // of the latest frame
@@ -30,7 +31,6 @@ type Sender struct {
 	offset int64       // bytes framed, it included
 	size   int64       // its length, header and payload
 	frags  int
-	data   bool // it is a data frame
 }
 
 // NewSender returns a Sender for the given end. key supplies a fresh masking
