@@ -302,6 +302,8 @@ func (c *Client) session(now time.Time, p Packet) (Event, []Out, error) {
 		_, err = ParseOpusBatch(p.Payload)
 	case TypeText:
 		_, err = ParseText(p.Payload)
+	case TypeMembers:
+		_, err = ParseMembers(p.Payload)
 	case TypeRemoteLog:
 		_, err = ParseRemoteLog(p.Payload)
 	case TypeError:

@@ -78,6 +78,12 @@ func describe(p Packet) (string, error) {
 	case TypeText:
 		t, err := ParseText(p.Payload)
 		return fmt.Sprintf("%d bytes", len(t.Line)), err
+	case TypeMembers:
+		m, err := ParseMembers(p.Payload)
+		return fmt.Sprintf("%d members", len(m.List)), err
+	case TypeMute:
+		m, err := ParseMute(p.Payload)
+		return fmt.Sprintf("member %d, %v", m.Client, m.On), err
 	case TypeError:
 		e, err := ParseErrorMessage(p.Payload)
 		return e.Code.String() + ": " + e.Message, err

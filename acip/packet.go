@@ -77,6 +77,8 @@ const (
 	TypeStreamStop         Type = 5006
 	TypeClearConsole       Type = 5007
 	TypeServerState        Type = 5008
+	TypeMembers            Type = 5100 // weft's own, between weft peers only
+	TypeMute               Type = 5101 // weft's own, between weft peers only
 )
 
 // A direction says who may send a packet.
@@ -169,6 +171,10 @@ func (t Type) info() typeInfo {
 		return typeInfo{"CLEAR_CONSOLE", 0, 0, toClient}
 	case TypeServerState:
 		return typeInfo{"SERVER_STATE", 32, 32, toClient}
+	case TypeMembers:
+		return typeInfo{"WEFT_MEMBERS", 4, 4 + MembersMax*(textHeader+nameMax), toClient}
+	case TypeMute:
+		return typeInfo{"WEFT_MUTE", 5, 5, toServer}
 	}
 	return typeInfo{"", 0, 64 << 10, bothWays}
 }

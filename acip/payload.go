@@ -16,6 +16,8 @@ const (
 	textHeader       = 5
 	// TextMax is the longest chat line in bytes.
 	TextMax = 1024
+	// MembersMax is how many members a WEFT_MEMBERS lists; more are left out.
+	MembersMax = 1024
 )
 
 var be = binary.BigEndian
@@ -322,6 +324,7 @@ type Features uint8
 const (
 	FeatureFragments Features = 1 << iota // reassembles fragmented WebSocket messages of any number of fragments
 	FeatureText                           // understands TEXT_MESSAGE
+	FeatureMute                           // understands WEFT_MEMBERS, or as a server WEFT_MUTE
 )
 
 // A ColorLevel is the number of colours a terminal can show.
@@ -604,6 +607,73 @@ func ParseText(b []byte) (Text, error) {
 	}
 	n := textHeader + int(b[4])
 	return Text{be.Uint32(b), Printable(string(b[textHeader:n])), Printable(string(b[n:]))}, nil
+}
+
+// A Member is one client in a room, as others know it.
+type Member struct {
+	ID   uint32 // not 0
+	Name string // at most 32 bytes
+}
+
+// Members is the payload of WEFT_MEMBERS (5100), which a weft server sends to
+// clients that announced FeatureMute whenever it changes: who is in the room.
+type Members struct {
+	Own  uint32   // the receiver's ID
+	List []Member // at most MembersMax
+}
+
+// AppendTo appends the payload. What is too long is cut.
+func (m Members) AppendTo(dst []byte) []byte {
+	dst = be.AppendUint32(dst, m.Own)
+	for _, x := range m.List[:min(len(m.List), MembersMax)] {
+		name := cut(x.Name, nameMax)
+		dst = be.AppendUint32(dst, x.ID)
+		dst = append(append(dst, byte(len(name))), name...)
+	}
+	return dst
+}
+
+// ParseMembers decodes the payload of WEFT_MEMBERS. Control characters in names
+// become U+FFFD.
+func ParseMembers(b []byte) (Members, error) {
+	const want = "4, and 5 and a name of at most 32 for each member"
+	if len(b) < 4 {
+		return Members{}, wrongSize(TypeMembers, len(b), want)
+	}
+	m := Members{Own: be.Uint32(b)}
+	for rest := b[4:]; len(rest) > 0; {
+		if len(rest) < textHeader || rest[4] > nameMax || len(rest) < textHeader+int(rest[4]) || len(m.List) == MembersMax {
+			return Members{}, wrongSize(TypeMembers, len(b), want)
+		}
+		n := textHeader + int(rest[4])
+		m.List = append(m.List, Member{be.Uint32(rest), Printable(string(rest[textHeader:n]))})
+		rest = rest[n:]
+	}
+	return m, nil
+}
+
+// Mute is the payload of WEFT_MUTE (5101): whether the sender wants to hear a
+// member of its room. A server that announced FeatureMute leaves a muted
+// member out of the sound for this client, and for no other.
+type Mute struct {
+	Client uint32
+	On     bool
+}
+
+// AppendTo appends the 5 bytes of the payload.
+func (m Mute) AppendTo(dst []byte) []byte {
+	return append(be.AppendUint32(dst, m.Client), flag(m.On))
+}
+
+// ParseMute decodes the payload of WEFT_MUTE.
+func ParseMute(b []byte) (Mute, error) {
+	switch {
+	case len(b) != 5:
+		return Mute{}, wrongSize(TypeMute, len(b), "5")
+	case b[4] > 1:
+		return Mute{}, violation(RuleValue, TypeMute, "the switch is %d; allowed are 0 and 1", b[4])
+	}
+	return Mute{be.Uint32(b), b[4] == 1}, nil
 }
 
 // ErrorMessage is the payload of ERROR_MESSAGE (2003).

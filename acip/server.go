@@ -311,6 +311,8 @@ func (s *Server) session(_ time.Time, p Packet) (Event, []Out, error) {
 		_, err = ParseLeave(p.Payload)
 	case TypeText:
 		_, err = ParseText(p.Payload)
+	case TypeMute:
+		_, err = ParseMute(p.Payload)
 	case TypeError:
 		_, err = ParseErrorMessage(p.Payload)
 	case TypeRemoteLog:
