@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -29,6 +30,8 @@ func newChatCmd() *cobra.Command {
 
   weft chat serve                                       a server on this machine
   weft chat join ws://127.0.0.1:27226 --source pattern  a client that shows everybody`,
+		Args: takesVerb,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newChatServeCmd(), newChatJoinCmd(), newChatMirrorCmd(), newChatDecodeCmd())
 	return cmd
@@ -108,16 +111,21 @@ func newChatServeCmd() *cobra.Command {
 	var f chatServerFlags
 	var listen, tcp, cert, key string
 	var quiet bool
+	trace := tracer{verb: "chat serve"}
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve video calls over WebSocket and TCP",
 		Long: `Serve video calls. The path of a WebSocket URL names the room; "/" and every TCP
-client share the default one. GET /healthz and /metrics tell how it goes.`,
-		Args: cobra.NoArgs,
+client share the default one. GET /healthz and /metrics tell how it goes.
+
+Exit code: 0 after Ctrl-C or SIGTERM, 2 if it could not listen or serve.`,
+		Example: `  weft chat serve
+  weft chat serve --listen 0.0.0.0:27226 --password-file secret.txt --tls-cert cert.pem --tls-key key.pem`,
+		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var log *slog.Logger
 			if !quiet {
-				log = chatLogger()
+				log = chatLogger(cmd.ErrOrStderr())
 			}
 			var hosts []string
 			if listensOnLoopback(listen) {
@@ -139,20 +147,30 @@ client share the default one. GET /healthz and /metrics tell how it goes.`,
 				}
 				tlsConfig, scheme = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}, "wss"
 			}
+			if err := trace.open(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			defer trace.close()
 			l, err := net.Listen("tcp", listen)
 			if err != nil {
 				return err
 			}
 			defer l.Close()
+			if tlsConfig != nil {
+				l = tls.NewListener(l, tlsConfig)
+			}
 			var tl net.Listener
 			if tcp != "" && tcp != "none" {
 				if tl, err = net.Listen("tcp", tcp); err != nil && cmd.Flags().Changed("tcp") {
 					return err
 				} else if err != nil {
-					fmt.Fprintf(os.Stderr, "weft: no raw TCP: %v\n", err)
+					fmt.Fprintf(cmd.ErrOrStderr(), "weft: no raw TCP: %v\n", err)
 				}
 			}
-			return serveChat(cmd.Context(), chat.NewServer(cfg), l, tl, tlsConfig, scheme)
+			if trace.name != "" && tl != nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), "weft: --trace records WebSocket connections, not those over raw TCP")
+			}
+			return serveChat(cmd.Context(), chat.NewServer(cfg), trace.listener(l), tl, scheme, cmd.ErrOrStderr())
 		},
 	}
 	f.add(cmd, "")
@@ -161,6 +179,7 @@ client share the default one. GET /healthz and /metrics tell how it goes.`,
 	fl.StringVar(&tcp, "tcp", "127.0.0.1:"+chat.PortTCP, `raw TCP `+"`address`"+`; "none" for no raw TCP`)
 	fl.StringVar(&cert, "tls-cert", "", "serve wss with the certificate in this PEM `file`")
 	fl.StringVar(&key, "tls-key", "", "private key of the certificate, a PEM `file`")
+	trace.add(fl)
 	fl.BoolVar(&quiet, "quiet", false, "no line for each client that joins and leaves")
 	return cmd
 }
@@ -168,26 +187,20 @@ client share the default one. GET /healthz and /metrics tell how it goes.`,
 // chatShutdownTimeout is how long clients have to hang up.
 const chatShutdownTimeout = 900 * time.Millisecond
 
-// serveChat serves until ctx ends, and then says goodbye.
-func serveChat(ctx context.Context, s *chat.Server, l, tl net.Listener, tlsConfig *tls.Config, scheme string) error {
+// serveChat serves until ctx ends, and then says goodbye. scheme is that of l's
+// URL, tl is for raw TCP or nil.
+func serveChat(ctx context.Context, s *chat.Server, l, tl net.Listener, scheme string, stderr io.Writer) error {
 	hs := ws.NewHTTPServer(s)
-	hs.TLSConfig = tlsConfig
 	failed := make(chan error, 2)
-	go func() {
-		if tlsConfig != nil {
-			failed <- hs.ServeTLS(l, "", "")
-		} else {
-			failed <- hs.Serve(l)
-		}
-	}()
-	fmt.Fprintf(os.Stderr, "weft: chat on %s://%s/\n", scheme, l.Addr())
+	go func() { failed <- hs.Serve(l) }()
+	fmt.Fprintf(stderr, "weft: chat on %s://%s/\n", scheme, l.Addr())
 	if tl != nil {
 		go func() {
 			if err := s.ServeTCP(ctx, tl); err != nil {
 				failed <- err
 			}
 		}()
-		fmt.Fprintf(os.Stderr, "weft: chat on tcp://%s\n", tl.Addr())
+		fmt.Fprintf(stderr, "weft: chat on tcp://%s\n", tl.Addr())
 	}
 	var err error
 	select {
@@ -206,9 +219,9 @@ func serveChat(ctx context.Context, s *chat.Server, l, tl net.Listener, tlsConfi
 	return err
 }
 
-// chatLogger writes one line per event to standard error.
-func chatLogger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+// chatLogger writes one line per event.
+func chatLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
 			a.Value = slog.StringValue(a.Value.Time().Format("15:04:05.000"))
 		}

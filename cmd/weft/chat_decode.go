@@ -22,8 +22,13 @@ func newChatDecodeCmd() *cobra.Command {
 		Use:   "decode FILE",
 		Short: "List the packets of recorded sessions (pcap, pcapng)",
 		Long: `List the packets of recorded sessions. What is encrypted stays closed unless the
-session key is given.`,
-		Args: cobra.ExactArgs(1),
+session key is given.
+
+Exit code: 0 if all could be read, 1 if something could not be decoded or there is
+no packet, 2 if the file could not be read.`,
+		Example: `  weft chat decode session.pcap
+  weft chat decode session.pcap --json --key 16cf6fb509cd1185…`,
+		Args: takes(1, 1, "the file of a recording"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var list []acip.Key
 			for _, s := range keys {
@@ -133,11 +138,11 @@ func decodeChat(cmd *cobra.Command, f *os.File, keys []acip.Key, asJSON bool, he
 			return err
 		}
 	}
-	fmt.Fprintf(os.Stderr, "weft: %d packets, * was encrypted", packets)
+	fmt.Fprintf(cmd.ErrOrStderr(), "weft: %d packets, * was encrypted", packets)
 	if closed > 0 {
-		fmt.Fprintf(os.Stderr, ", %d still are", closed)
+		fmt.Fprintf(cmd.ErrOrStderr(), ", %d still are", closed)
 	}
-	fmt.Fprintln(os.Stderr)
+	fmt.Fprintln(cmd.ErrOrStderr())
 	switch {
 	case packets == 0 && failed == 0:
 		return &exitError{1, errors.New("no ACIP packet in the recording")}

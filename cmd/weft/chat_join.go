@@ -3,16 +3,17 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/user"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -143,10 +144,12 @@ type joinFlags struct {
 	insecure                           bool
 	name, fragments                    string
 	noReconnect, noAudio               bool
+	trace                              tracer
+	stderr                             io.Writer
 }
 
 func newChatJoinCmd() *cobra.Command {
-	var f joinFlags
+	f := joinFlags{trace: tracer{verb: "chat join"}}
 	cmd := &cobra.Command{
 		Use:   "join URL",
 		Short: "Join a video call",
@@ -154,9 +157,15 @@ func newChatJoinCmd() *cobra.Command {
 
 Keys: q or Ctrl-C leaves, m mutes the microphone, t writes a line to everybody.
 
-  weft chat join ws://127.0.0.1:27226 --source pattern -S -D 1   one frame on standard output`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args[0]) },
+Exit code: 0 when you left or the frame was printed, 1 if the server refused, 2 if
+it could not be reached or something is amiss here.`,
+		Example: `  weft chat join ws://127.0.0.1:27226 --source pattern
+  weft chat join ws://127.0.0.1:27226/tea --source pattern -S -D 1 > frame.txt`,
+		Args: takes(1, 1, "the URL of a server, ws://HOST:PORT or tcp://HOST:PORT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			f.stderr = cmd.ErrOrStderr()
+			return f.run(cmd, args[0])
+		},
 	}
 	f.lookFlags.add(cmd)
 	fl := cmd.Flags()
@@ -171,12 +180,14 @@ Keys: q or Ctrl-C leaves, m mutes the microphone, t writes a line to everybody.
 	fl.StringVar(&f.serverKey, "server-key", "", "accept only the server with this OpenSSH public `key`, or file of one")
 	fl.StringVar(&f.knownHosts, "known-hosts", "", `remember the identities of servers in this `+"`file`"+` ("none": do not; default: known_hosts in weft's directory)`)
 	fl.StringVar(&f.ca, "tls-ca", "", "trust the certificates in this PEM `file`")
-	fl.BoolVar(&f.insecure, "tls-insecure", false, "accept any certificate")
+	fl.BoolVar(&f.insecure, "insecure", false, "do not verify the server's certificate")
+	fl.BoolVar(&f.insecure, "tls-insecure", false, "the same")
 	fl.BoolVar(&f.strict, "strict", false, "refuse what is tolerated for the sake of the C programs")
 	fl.StringVar(&f.name, "name", userName(), "how the others see you")
 	fl.StringVar(&f.fragments, "fragments", "auto", "send long packets in several WebSocket frames: auto (to servers that say they can), never, always")
 	fl.BoolVar(&f.noReconnect, "no-reconnect", false, "leave when the connection is lost")
 	fl.BoolVar(&f.noAudio, "no-audio", false, "neither microphone nor speaker")
+	f.trace.add(fl)
 	return cmd
 }
 
@@ -193,7 +204,10 @@ func (f *joinFlags) config(url string, cols, rows int) (cfg chat.ClientConfig, e
 	if err != nil {
 		return cfg, err
 	}
-	cfg = chat.ClientConfig{URL: url, Name: f.name, FPS: f.captureFPS, ACIP: acip.ClientConfig{Strict: f.strict, AllowUnproven: f.allowUnproven}}
+	if u.Scheme == "tcp" && f.trace.name != "" {
+		return cfg, hinted(errors.New("--trace records WebSocket connections, and tcp:// is none"), "tcpdump records TCP, and weft chat decode reads that")
+	}
+	cfg = chat.ClientConfig{URL: url, Wrap: f.trace.wrap(), Name: f.name, FPS: f.captureFPS, ACIP: acip.ClientConfig{Strict: f.strict, AllowUnproven: f.allowUnproven}}
 	if cfg.Capabilities, err = f.capabilities(cols, rows); err != nil {
 		return cfg, err
 	}
@@ -244,20 +258,15 @@ func (f *joinFlags) config(url string, cols, rows int) (cfg chat.ClientConfig, e
 		}
 		known := acip.NewKnownHosts(path)
 		known.Added = func(addr string, k acip.PublicKey) {
-			fmt.Fprintf(os.Stderr, "weft: %s has identity %s, seen for the first time and kept in %s\r\n", addr, k, path)
+			fmt.Fprintf(f.stderr, "weft: %s has identity %s, seen for the first time and kept in %s\r\n", addr, k, path)
 		}
 		cfg.ACIP.CheckServer = func(k *acip.PublicKey) error { return known.Check(u.Host, k) }
 	}
 	if f.ca != "" || f.insecure {
 		cfg.TLS = &tls.Config{InsecureSkipVerify: f.insecure, MinVersion: tls.VersionTLS12}
 		if f.ca != "" {
-			pem, err := os.ReadFile(f.ca)
-			if err != nil {
+			if cfg.TLS.RootCAs, err = certPool(f.ca); err != nil {
 				return cfg, err
-			}
-			cfg.TLS.RootCAs = x509.NewCertPool()
-			if !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
-				return cfg, fmt.Errorf("%s holds no certificate", f.ca)
 			}
 		}
 	}
@@ -265,6 +274,9 @@ func (f *joinFlags) config(url string, cols, rows int) (cfg chat.ClientConfig, e
 }
 
 func (f *joinFlags) run(cmd *cobra.Command, url string) error {
+	if err := checkChatURL(url); err != nil {
+		return err
+	}
 	cols, rows := 0, 0
 	out := int(os.Stdout.Fd())
 	interactive := term.IsTerminal(out) && !f.snapshot
@@ -275,26 +287,30 @@ func (f *joinFlags) run(cmd *cobra.Command, url string) error {
 		}
 	}
 	if !interactive && !f.snapshot {
-		return errors.New("standard output is not a terminal; -S prints one frame")
+		return hinted(errors.New("standard output is not a terminal"), "-S prints one frame")
 	}
 	cfg, err := f.config(url, cols, rows)
 	if err != nil {
 		return err
 	}
 	cfg.Capabilities.Padding = interactive
-	if cfg.Source, err = chat.OpenSource(cmd.Context(), f.source, f.captureFPS); err != nil {
+	if err := f.trace.open(cmd.ErrOrStderr()); err != nil {
+		return err
+	}
+	defer f.trace.close()
+	if cfg.Source, err = openSource(cmd.Context(), f.source, f.captureFPS); err != nil {
 		return err
 	}
 	if cfg.Source != nil {
 		defer cfg.Source.Close()
 	}
 	if f.snapshot {
-		return joinError(snapshot(cmd.Context(), cfg, time.Duration(f.delay*float64(time.Second)), cmd.OutOrStdout()))
+		return joinError(f.shoot(cmd.Context(), cfg, cmd.OutOrStdout()))
 	}
 	if !f.noAudio {
 		audio, err := chat.OpenAudio()
 		if err != nil {
-			fmt.Fprintf(os.Stderr, "weft: no sound: %v\n", err)
+			fmt.Fprintf(f.stderr, "weft: no sound: %v\n", err)
 		} else {
 			defer audio.Close()
 			cfg.Microphone, cfg.Speaker = audio, audio
@@ -302,6 +318,35 @@ func (f *joinFlags) run(cmd *cobra.Command, url string) error {
 		}
 	}
 	return joinError(f.call(cmd.Context(), cfg))
+}
+
+// openSource opens what --source names.
+func openSource(ctx context.Context, spec string, fps int) (chat.Source, error) {
+	src, err := chat.OpenSource(ctx, spec, fps)
+	if err != nil && strings.HasPrefix(spec, "webcam") {
+		err = hinted(err, "--source pattern is a test picture that needs no camera")
+	}
+	return src, err
+}
+
+// checkChatURL explains what a URL of a call looks like.
+func checkChatURL(url string) error {
+	_, err := chat.ParseURL(url)
+	switch scheme, rest, ok := strings.Cut(url, "://"); {
+	case !ok:
+		host := strings.Trim(url, "/")
+		if _, _, err := net.SplitHostPort(host); err != nil {
+			host += ":" + chat.PortWebSocket
+		}
+		return hinted(fmt.Errorf("%q is not a URL", url), "a URL of a call begins with ws://, wss:// or tcp://, as in ws://"+host)
+	case scheme == "http" && err != nil:
+		return hinted(err, "write ws://"+rest)
+	case scheme == "https" && err != nil:
+		return hinted(err, "write wss://"+rest)
+	case err != nil:
+		return hinted(err, "a URL of a call looks like ws://127.0.0.1:"+chat.PortWebSocket)
+	}
+	return nil
 }
 
 // joinError adds a hint where the mistake can be guessed.
@@ -323,7 +368,7 @@ func joinError(err error) error {
 		hint = "if the server really has a new identity, remove that line"
 	}
 	if hint != "" {
-		err = fmt.Errorf("%w\nhint: %s", err, hint)
+		err = hinted(err, hint)
 	}
 	// Refused is a result; a server that is not there is not.
 	if chat.Final(err) {
@@ -335,9 +380,9 @@ func joinError(err error) error {
 // errNoFrame is reported when a session ends before there was a picture.
 var errNoFrame = errors.New("the call ended before there was a frame")
 
-// snapshot joins, waits for a frame, and prints the one that is current when
-// the delay after the first is over.
-func snapshot(ctx context.Context, cfg chat.ClientConfig, delay time.Duration, w io.Writer) error {
+// shoot joins, waits for a frame, and prints the one that is current when the
+// delay after the first is over.
+func (f *joinFlags) shoot(ctx context.Context, cfg chat.ClientConfig, w io.Writer) error {
 	var mu sync.Mutex
 	var last []byte
 	first := make(chan struct{})
@@ -350,7 +395,7 @@ func snapshot(ctx context.Context, cfg chat.ClientConfig, delay time.Duration, w
 			}
 			last = chatterm.Append(append(last[:0], 0)[:0], fr.Text)
 		},
-		Notice: func(line string) { fmt.Fprintln(os.Stderr, "weft:", line) },
+		Notice: func(line string) { fmt.Fprintln(f.stderr, "weft:", line) },
 	}
 	c, err := chat.Dial(ctx, cfg)
 	if err != nil {
@@ -366,7 +411,7 @@ func snapshot(ctx context.Context, cfg chat.ClientConfig, delay time.Duration, w
 		}
 		return err
 	}
-	t := time.NewTimer(delay)
+	t := time.NewTimer(time.Duration(f.delay * float64(time.Second)))
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -383,7 +428,28 @@ func snapshot(ctx context.Context, cfg chat.ClientConfig, delay time.Duration, w
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	_, err = w.Write(append(last, '\n'))
+	return printFrame(w, last, cfg.Capabilities)
+}
+
+// printFrame writes one frame to a file or a terminal. Without colours it is
+// plain text: a repetition (REP) would be a riddle there.
+func printFrame(w io.Writer, frame []byte, caps acip.Capabilities) error {
+	if caps.Level != 0 {
+		_, err := w.Write(append(frame, '\n'))
+		return err
+	}
+	cols, rows := chatterm.Size(frame)
+	var g chatterm.Grid
+	g.Reset(min(cols, acip.TerminalMax), min(rows, acip.TerminalMax))
+	chatterm.Read(&g, frame)
+	var out []byte
+	for y := range g.Rows {
+		for _, c := range g.Row(y) {
+			out = utf8.AppendRune(out, max(c.Rune, ' '))
+		}
+		out = append(out, '\n')
+	}
+	_, err := w.Write(out)
 	return err
 }
 
@@ -688,13 +754,18 @@ func newChatMirrorCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mirror",
 		Short: "Show your own source, without a server",
-		Args:  cobra.NoArgs,
+		Long: `Show on this terminal what others would see of you. q or Ctrl-C leaves.
+
+Exit code: 0, or 2 if there is nothing to show or nowhere.`,
+		Example: `  weft chat mirror --source pattern
+  weft chat mirror --source image:photo.jpg -S --width 80 --height 24`,
+		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cols, rows, err := term.GetSize(int(os.Stdout.Fd()))
 			if err != nil {
 				cols, rows = 0, 0
 				if !one {
-					return errors.New("standard output is not a terminal; -S prints one frame")
+					return hinted(errors.New("standard output is not a terminal"), "-S prints one frame")
 				}
 			}
 			caps, err := f.capabilities(cols, max(rows-1, 0))
@@ -702,7 +773,7 @@ func newChatMirrorCmd() *cobra.Command {
 				return err
 			}
 			caps.Padding = !one
-			src, err := chat.OpenSource(cmd.Context(), source, f.fps)
+			src, err := openSource(cmd.Context(), source, f.fps)
 			if err != nil {
 				return err
 			}
@@ -716,8 +787,7 @@ func newChatMirrorCmd() *cobra.Command {
 					return err
 				}
 				text := render.New(render.LookOf(&caps)).Append(nil, []render.Source{{Picture: render.Picture{Size: size, Pix: pix}}})
-				_, err = cmd.OutOrStdout().Write(append(text, '\n'))
-				return err
+				return printFrame(cmd.OutOrStdout(), text, caps)
 			}
 			return mirror(cmd.Context(), &f, caps, src)
 		},

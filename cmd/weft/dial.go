@@ -3,12 +3,10 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -26,8 +24,8 @@ func newDialCmd() *cobra.Command {
 		conn         connFlags
 		subprotocols []string
 		headers      []string
-		origin       string
-		insecure     bool
+		origin, host string
+		secure       clientTLS
 		verbose      bool
 		binary       bool
 		raw          bool
@@ -44,11 +42,15 @@ comes on a line of its own. At the end of input it waits until nothing has come
 for --quiet, closes the connection, and prints what still comes before the
 server's Close.
 
--v prints every frame both ways to standard error: its place, opcode, FIN, size.`,
+-v prints every frame both ways to standard error: its place, opcode, FIN, size.
+
+Exit code: 0 if the connection was closed in order, 1 if it was lost or a rule was
+broken, 2 if there was none.`,
 		Example: `  weft dial ws://127.0.0.1:9001/
   echo hello | weft dial ws://127.0.0.1:9001/
+  weft dial --host app.example -H 'Authorization: Bearer …' ws://127.0.0.1:8080/
   head -c 200000 /dev/zero | weft dial --binary --raw -v ws://127.0.0.1:9001/ | wc -c`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1, "the URL of a WebSocket server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := conn.config()
 			if err != nil {
@@ -66,20 +68,24 @@ server's Close.
 				h.Set("Origin", origin)
 			}
 			if verbose {
-				cfg.Trace = &ws.Trace{Frame: framePrinter(os.Stderr)}
+				cfg.Trace = &ws.Trace{Frame: framePrinter(cmd.ErrOrStderr())}
 			}
-			opts := &ws.DialOptions{Subprotocols: subprotocols, Header: h, Config: cfg, DialContext: trace.dial()}
-			if insecure {
-				opts.TLS = &tls.Config{InsecureSkipVerify: true}
+			opts := &ws.DialOptions{Subprotocols: subprotocols, Header: h, Host: host, Config: cfg, Wrap: trace.wrap()}
+			if opts.TLS, err = secure.config(); err != nil {
+				return err
 			}
-			d := dialer{out: cmd.OutOrStdout(), in: cmd.InOrStdin(), binary: binary, raw: raw, ping: ping, quiet: quiet, verbose: verbose, came: make(chan struct{}, 1)}
+			d := dialer{stderr: cmd.ErrOrStderr(), out: cmd.OutOrStdout(), in: cmd.InOrStdin(), binary: binary, raw: raw, ping: ping, quiet: quiet, verbose: verbose, came: make(chan struct{}, 1)}
+			if err := trace.open(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			defer trace.close()
 			c, err := ws.Dial(cmd.Context(), args[0], opts)
 			if err != nil {
 				return &exitError{2, err}
 			}
 			err = d.run(cmd.Context(), c)
 			if stats {
-				printStats(os.Stderr, c.Stats())
+				printStats(cmd.ErrOrStderr(), c.Stats())
 			}
 			return err
 		},
@@ -89,13 +95,14 @@ server's Close.
 	fs.StringSliceVar(&subprotocols, "subprotocol", nil, "subprotocols to offer, in order of preference")
 	fs.StringArrayVarP(&headers, "header", "H", nil, `request header, as "Name: value"; may be repeated`)
 	fs.StringVar(&origin, "origin", "", "Origin to send, as a browser would")
-	fs.BoolVar(&insecure, "insecure", false, "do not verify the server's certificate")
+	fs.StringVar(&host, "host", "", "Host header to send, if it is not to be the URL's host")
+	secure.add(fs)
 	fs.BoolVar(&binary, "binary", false, "send all of standard input as one binary message")
 	fs.BoolVar(&raw, "raw", false, "print the payload alone, without a newline after it")
 	fs.BoolVar(&stats, "stats", false, "print the connection's counters at the end, to standard error")
 	fs.DurationVar(&ping, "ping", 0, "send a ping this often and print the round trip to standard error")
 	fs.DurationVar(&quiet, "quiet", 300*time.Millisecond, "after the end of input, close when nothing has come for this long")
-	fs.StringVar(&trace.name, "trace", "", "record the connection to this file, for weft doctor")
+	trace.add(fs)
 	conn.add(fs, echoMessageMax)
 	fs.Var(&conn.fragmentSize, "fragment", "short for --fragment-size")
 	return cmd
@@ -105,6 +112,7 @@ server's Close.
 type dialer struct {
 	in      io.Reader
 	out     io.Writer
+	stderr  io.Writer
 	binary  bool
 	raw     bool
 	verbose bool
@@ -121,7 +129,7 @@ func (d *dialer) run(ctx context.Context, c *ws.Conn) error {
 	}
 	go func() {
 		if err := d.send(c); err != nil && !errors.Is(err, io.EOF) {
-			fmt.Fprintln(os.Stderr, "weft:", err)
+			fmt.Fprintln(d.stderr, "weft:", err)
 		}
 		d.awaitQuiet(c)
 		// The receiving loop below prints what still comes.
@@ -149,7 +157,7 @@ func (d *dialer) run(ctx context.Context, c *ws.Conn) error {
 		return &exitError{2, err}
 	}
 	if d.verbose {
-		fmt.Fprintln(os.Stderr, ce)
+		fmt.Fprintln(d.stderr, ce)
 	}
 	switch {
 	case ctx.Err() != nil, ce.Cause == nil && (ce.Code == ws.CloseNormal || ce.Code == ws.CloseGoingAway || ce.Code == ws.CloseNoStatus):
@@ -219,7 +227,7 @@ func (d *dialer) pings(c *ws.Conn) {
 		case <-tick.C:
 		}
 		if rtt, err := c.Ping(context.Background()); err == nil {
-			fmt.Fprintf(os.Stderr, "ping %v\n", rtt.Round(time.Microsecond))
+			fmt.Fprintf(d.stderr, "ping %v\n", rtt.Round(time.Microsecond))
 		}
 	}
 }

@@ -42,7 +42,7 @@ Exit code: 0 nothing found, 1 something found, 2 could not look.`,
 		Example: `  weft doctor session.trace
   weft doctor --all --hints session.trace
   weft doctor --json - < session.trace`,
-		Args: cobra.MinimumNArgs(1),
+		Args: takes(1, anyNumber, "the file of a recording, or - for standard input"),
 		RunE: func(cmd *cobra.Command, args []string) error { return f.run(cmd, args) },
 	}
 	fs := cmd.Flags()

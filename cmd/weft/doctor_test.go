@@ -192,7 +192,7 @@ func TestDoctorCannotLook(t *testing.T) {
 		{string(head) + "rubbish\n", []string{"-"}, "line 4"},
 		{"", []string{"--handshake", "perhaps", "-"}, "auto, yes or no"},
 		{"", []string{"--ignore", "XX-1", "-"}, "no rule is called"},
-		{"", nil, "at least 1 arg"},
+		{"", nil, "needs the file of a recording"},
 	} {
 		out, errs, code := runDoctor(t, c.stdin, c.args...)
 		if code != 2 || !strings.Contains(errs, c.want) {

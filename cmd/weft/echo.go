@@ -8,7 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +27,7 @@ func newEchoCmd() *cobra.Command {
 		certFile     string
 		keyFile      string
 		stream       bool
-		insecure     bool
+		secure       clientTLS
 		trace        = tracer{verb: "echo"}
 	)
 	cmd := &cobra.Command{
@@ -38,23 +37,30 @@ func newEchoCmd() *cobra.Command {
 load tests and first tries. With --dial it is the client, and echoes what the
 server sends until the connection ends.
 
-Each limit of the engine is a flag; --trace records the bytes for weft doctor.`,
+Each limit of the engine is a flag; --trace records the bytes for weft doctor.
+
+Exit code: 0 after Ctrl-C, or when the server closed as it should; 1 when the
+connection of --dial was lost or broke a rule; 2 if it could not begin.`,
 		Example: `  weft echo --listen 127.0.0.1:9001
   weft echo --listen 127.0.0.1:9001 --deflate --max-message-size 1MiB
   weft echo --dial 'ws://127.0.0.1:9001/runCase?case=1&agent=weft'`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := conn.config()
 			if err != nil {
 				return err
 			}
+			if dial != "" && cmd.Flags().Changed("listen") {
+				return errors.New("--listen and --dial exclude each other")
+			}
+			if err := trace.open(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			defer trace.close()
 			if dial != "" {
-				if cmd.Flags().Changed("listen") {
-					return errors.New("--listen and --dial exclude each other")
-				}
-				opts := &ws.DialOptions{Subprotocols: subprotocols, Config: cfg, DialContext: trace.dial()}
-				if insecure {
-					opts.TLS = &tls.Config{InsecureSkipVerify: true}
+				opts := &ws.DialOptions{Subprotocols: subprotocols, Config: cfg, Wrap: trace.wrap()}
+				if opts.TLS, err = secure.config(); err != nil {
+					return err
 				}
 				return echoClient(cmd.Context(), dial, opts, stream)
 			}
@@ -62,7 +68,7 @@ Each limit of the engine is a flag; --trace records the bytes for weft doctor.`,
 				stream: stream,
 				server: ws.Server{Options: ws.AcceptOptions{Origins: origins, Subprotocols: subprotocols, Config: cfg}},
 			}
-			return s.run(cmd.Context(), listen, certFile, keyFile, &trace)
+			return s.run(cmd.Context(), listen, certFile, keyFile, &trace, cmd.ErrOrStderr())
 		},
 	}
 	fs := cmd.Flags()
@@ -72,9 +78,9 @@ Each limit of the engine is a flag; --trace records the bytes for weft doctor.`,
 	fs.StringSliceVar(&subprotocols, "subprotocol", nil, "subprotocols to accept or to offer, in order of preference")
 	fs.StringVar(&certFile, "tls-cert", "", "PEM file with the certificate: speak wss")
 	fs.StringVar(&keyFile, "tls-key", "", "PEM file with its key")
-	fs.BoolVar(&insecure, "insecure", false, "with --dial: do not verify the server's certificate")
+	secure.add(fs)
 	fs.BoolVar(&stream, "stream", false, "echo fragment by fragment, in constant memory")
-	fs.StringVar(&trace.name, "trace", "", "record the connection to this file, the second to FILE.2 and so on")
+	trace.add(fs)
 	conn.add(fs, echoMessageMax)
 	return cmd
 }
@@ -114,7 +120,7 @@ type echoServer struct {
 // drainTimeout bounds how long a stopping server waits for its peers.
 const drainTimeout = 700 * time.Millisecond
 
-func (s *echoServer) run(ctx context.Context, addr, certFile, keyFile string, trace *tracer) error {
+func (s *echoServer) run(ctx context.Context, addr, certFile, keyFile string, trace *tracer, stderr io.Writer) error {
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return &exitError{2, err}
@@ -124,7 +130,7 @@ func (s *echoServer) run(ctx context.Context, addr, certFile, keyFile string, tr
 		return &exitError{2, errors.New("--tls-cert and --tls-key go together")}
 	}
 	scheme := "ws"
-	tl := trace.listener(l)
+	tl := l
 	if certFile != "" || keyFile != "" {
 		cert, err := tls.LoadX509KeyPair(certFile, keyFile)
 		if err != nil {
@@ -132,8 +138,9 @@ func (s *echoServer) run(ctx context.Context, addr, certFile, keyFile string, tr
 			return &exitError{2, err}
 		}
 		scheme = "wss"
-		tl = tls.NewListener(tl, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}})
+		tl = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}})
 	}
+	tl = trace.listener(tl)
 	if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsLoopback() {
 		s.server.Options.Hosts = ws.LoopbackHosts()
 	}
@@ -141,7 +148,7 @@ func (s *echoServer) run(ctx context.Context, addr, certFile, keyFile string, tr
 	hs := ws.NewHTTPServer(s)
 	done := make(chan error, 1)
 	go func() { done <- hs.Serve(tl) }()
-	fmt.Fprintf(os.Stderr, "listening on %s://%s/\n", scheme, l.Addr())
+	fmt.Fprintf(stderr, "listening on %s://%s/\n", scheme, l.Addr())
 	select {
 	case err := <-done:
 		return &exitError{2, err}

@@ -1,7 +1,11 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -104,7 +108,7 @@ func (f *connFlags) config() (ws.Config, error) {
 	c.MinRate = int64(f.minRate)
 	c.SendQueue = int(f.sendQueue)
 	if f.fragmentSize == 0 || f.messageMax == 0 || f.sendQueue == 0 {
-		return c, fmt.Errorf("a size of 0 is not possible; hint: off removes a limit")
+		return c, hinted(errors.New("a size of 0 is not possible"), "off removes a limit")
 	}
 	if f.budgetSoft > 0 || f.budgetHard > 0 {
 		c.Budget = &ws.Budget{Soft: max(int64(f.budgetSoft), 0), Hard: max(int64(f.budgetHard), 0)}
@@ -120,4 +124,55 @@ func (f *connFlags) config() (ws.Config, error) {
 		c.Compression = &d
 	}
 	return c, nil
+}
+
+// clientTLS are the flags of a client that may speak wss.
+type clientTLS struct {
+	ca, cert, key string
+	insecure      bool
+}
+
+func (f *clientTLS) add(fs *pflag.FlagSet) {
+	fs.StringVar(&f.ca, "tls-ca", "", "PEM file with authorities to trust instead of the system's")
+	fs.StringVar(&f.cert, "tls-client-cert", "", "PEM file with a certificate to show the server")
+	fs.StringVar(&f.key, "tls-client-key", "", "PEM file with its key")
+	fs.BoolVar(&f.insecure, "insecure", false, "do not verify the server's certificate")
+}
+
+// config returns what the flags ask for, nil for the default.
+func (f *clientTLS) config() (*tls.Config, error) {
+	if *f == (clientTLS{}) {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: f.insecure}
+	if f.ca != "" {
+		var err error
+		if c.RootCAs, err = certPool(f.ca); err != nil {
+			return nil, err
+		}
+	}
+	if (f.cert == "") != (f.key == "") {
+		return nil, errors.New("--tls-client-cert and --tls-client-key go together")
+	}
+	if f.cert != "" {
+		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+		if err != nil {
+			return nil, err
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
+}
+
+// certPool reads the certificates of a PEM file.
+func certPool(name string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate in PEM form", name)
+	}
+	return pool, nil
 }

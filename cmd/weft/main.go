@@ -48,10 +48,36 @@ func run(ctx context.Context, args []string) int {
 	return 2
 }
 
+// A hintedError is an error with what to do about it, which is printed on a line
+// of its own.
+type hintedError struct {
+	err  error
+	hint string
+}
+
+// hinted adds a hint to an error.
+func hinted(err error, hint string) error { return &hintedError{err, hint} }
+
+func (e *hintedError) Error() string { return e.err.Error() + "\nhint: " + e.hint }
+
+func (e *hintedError) Unwrap() error { return e.err }
+
 // complain prints an error, what a server said with its refusal, and a hint
-// where the mistake can be guessed.
+// where there is one or the mistake can be guessed.
 func complain(w io.Writer, err error) {
-	fmt.Fprintln(w, "weft:", err)
+	text, help := err.Error(), hint(err)
+	var told *hintedError
+	if errors.As(err, &told) {
+		help = told.hint
+		text = strings.Replace(text, "\nhint: "+help, "", 1)
+	}
+	fmt.Fprintln(w, "weft:", text)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		for _, line := range usage.lines() {
+			fmt.Fprintln(w, line)
+		}
+	}
 	var he *ws.HandshakeError
 	if errors.As(err, &he) && len(he.Body) > 0 {
 		line, _, _ := strings.Cut(strings.TrimSpace(string(he.Body)), "\n")
@@ -59,8 +85,8 @@ func complain(w io.Writer, err error) {
 			fmt.Fprintln(w, "the server says:", line)
 		}
 	}
-	if h := hint(err); h != "" {
-		fmt.Fprintln(w, "hint:", h)
+	if help != "" {
+		fmt.Fprintln(w, "hint:", help)
 	}
 }
 
@@ -76,7 +102,7 @@ func hint(err error) string {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return "another program has this port; --listen 127.0.0.1:0 takes a free one"
 	case errors.As(err, &unknown), errors.As(err, &name):
-		return "--insecure accepts any certificate, for a try"
+		return "--tls-ca FILE trusts the authority in it; --insecure accepts any certificate, for a try"
 	case strings.Contains(text, "HTTP response to HTTPS client"), strings.Contains(text, "first record does not look like a TLS handshake"):
 		return "the server does not speak TLS; try ws:// instead of wss://"
 	case errors.As(err, &he) && he.Status == http.StatusBadRequest && strings.Contains(string(he.Body), "HTTPS"):
@@ -118,11 +144,17 @@ func newRootCmd() *cobra.Command {
 First steps:
   weft serve                         everything on one port, nothing to configure
   weft dial ws://127.0.0.1:8080/echo talk to it; -v shows every frame
-  weft doctor FILE                   the first broken rule in a recorded stream`,
+  weft doctor FILE                   the first broken rule in a recorded stream
+  weft chat mirror --source pattern  what a video call looks like, without a server
+
+Exit code: 0 all is well, 1 something was found or refused, 2 it could not be done.`,
 		SilenceUsage:      true,
 		SilenceErrors:     true,
 		DisableAutoGenTag: true,
+		Args:              takesVerb,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err} })
 	root.AddCommand(newServeCmd(), newMCPCmd(), newEchoCmd(), newDialCmd(), newDoctorCmd(), newChatCmd(), newVersionCmd())
 	return root
 }
@@ -131,7 +163,11 @@ func newVersionCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Args:  cobra.NoArgs,
+		Long: `version prints the version of weft, devel if it was built from a working copy.
+
+Exit code: 0.`,
+		Example: "  weft version",
+		Args:    takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(cmd.OutOrStdout(), "weft", version())
 			return err

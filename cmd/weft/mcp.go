@@ -14,9 +14,9 @@ func newMCPCmd() *cobra.Command {
 		Short: "The Model Context Protocol over WebSocket",
 		Long: `mcp puts MCP servers on WebSocket and calls them there. The binding is
 described in docs/mcp-over-websocket.md, the gateway in docs/gateway.md.`,
-		Example: `  weft mcp serve -- npx -y @modelcontextprotocol/server-everything stdio
+		Example: `  weft mcp serve --no-auth -- npx -y @modelcontextprotocol/server-everything stdio
   weft mcp call ws://127.0.0.1:8080/mcp/ws echo '{"message":"hello"}'`,
-		Args: cobra.NoArgs,
+		Args: takesVerb,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newMCPServeCmd(), newMCPCallCmd(), newMCPConnectCmd(), newMCPProbeCmd(), newMCPLsCmd(), newMCPKillCmd(), newMCPWatchCmd())

@@ -42,7 +42,7 @@ func (f *adminFlags) ask(cmd *cobra.Command, method, path string, into any) erro
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("%w\nhint: is a gateway running there? say --admin http://HOST:PORT", err)
+		return hinted(err, "is a gateway running there? say --admin http://HOST:PORT")
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= 300 {
@@ -50,7 +50,7 @@ func (f *adminFlags) ask(cmd *cobra.Command, method, path string, into any) erro
 		err := fmt.Errorf("the gateway answers %s: %s", resp.Status, strings.TrimSpace(string(text)))
 		switch resp.StatusCode {
 		case http.StatusUnauthorized:
-			err = fmt.Errorf("%w\nhint: set %s to the gateway's token", err, tokenEnv)
+			err = hinted(err, "set "+tokenEnv+" to the gateway's token")
 		case http.StatusNotFound:
 			err = &exitError{1, err}
 		}
@@ -68,7 +68,12 @@ func newMCPLsCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ls",
 		Short: "List the servers, sessions and calls in flight of a running gateway",
-		Args:  cobra.NoArgs,
+		Long: `ls asks the administrative endpoint of a running gateway what there is.
+
+Exit code: 0, or 2 if the gateway could not be asked.`,
+		Example: `  weft mcp ls
+  weft mcp ls --admin http://127.0.0.1:9000 --json`,
+		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var list struct {
 				Servers  []gateway.ServerInfo  `json:"servers"`
@@ -121,8 +126,13 @@ func newMCPKillCmd() *cobra.Command {
 		Short: "End a session, a call in flight or the processes of a server",
 		Long: `kill ends one session of a running gateway, or one call of it (its id as weft mcp
 ls shows it), or with --server the running processes of a server, which are
-started again. What was in flight is answered with an error.`,
-		Args: cobra.ExactArgs(1),
+started again. What was in flight is answered with an error.
+
+Exit code: 0, 1 if there is none of that name, 2 if the gateway could not be asked.`,
+		Example: `  weft mcp kill 5f0c…
+  weft mcp kill 5f0c… --call 7
+  weft mcp kill --server git`,
+		Args: takes(1, 1, "a session as weft mcp ls shows it, or --server and the name of a server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id := url.PathEscape(args[0])
 			switch {

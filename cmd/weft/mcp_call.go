@@ -26,6 +26,8 @@ type clientFlags struct {
 	header     []string
 	messageMax byteSize
 	protocol   string
+	secure     clientTLS
+	trace      tracer
 }
 
 func (f *clientFlags) add(fs *pflag.FlagSet) {
@@ -33,6 +35,8 @@ func (f *clientFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.tokenFile, "token-file", "", "file with the bearer token (default: $"+tokenEnv+")")
 	fs.StringArrayVar(&f.header, "header", nil, "NAME: VALUE to send with the upgrade request")
 	fs.Var(&f.messageMax, "max-message", "largest message to accept")
+	f.secure.add(fs)
+	f.trace.add(fs)
 }
 
 // token returns the bearer token, "" if there is none.
@@ -45,7 +49,11 @@ func (f *clientFlags) token() (string, error) {
 }
 
 func (f *clientFlags) dial() (*ws.DialOptions, error) {
-	o := &ws.DialOptions{Header: http.Header{}, Config: ws.Config{MaxMessageSize: int64(f.messageMax)}}
+	o := &ws.DialOptions{Header: http.Header{}, Wrap: f.trace.wrap(), Config: ws.Config{MaxMessageSize: int64(f.messageMax)}}
+	var err error
+	if o.TLS, err = f.secure.config(); err != nil {
+		return nil, err
+	}
 	for _, h := range f.header {
 		name, value, ok := strings.Cut(h, ":")
 		if !ok {
@@ -57,7 +65,7 @@ func (f *clientFlags) dial() (*ws.DialOptions, error) {
 }
 
 func newMCPCallCmd() *cobra.Command {
-	var f clientFlags
+	f := clientFlags{trace: tracer{verb: "mcp call"}}
 	var asJSON bool
 	var timeout time.Duration
 	var answer string
@@ -68,11 +76,13 @@ func newMCPCallCmd() *cobra.Command {
 answers. Progress is shown on standard error. If the server asks a question, it
 is put to you at the terminal, or answered with --answer.
 
-The exit code is 0 if the tool succeeded, 1 if it answered with an error, 2 if
-it could not be called. Without TOOL the tools are listed.`,
+Without TOOL the tools are listed.
+
+Exit code: 0 if the tool succeeded, 1 if it answered with an error, 2 if it could
+not be called.`,
 		Example: `  weft mcp call ws://127.0.0.1:8080/mcp/ws echo '{"text":"hello"}'
   weft mcp call ws://127.0.0.1:8080/mcp/ws slow '{"steps":5,"seconds":2}'`,
-		Args: cobra.RangeArgs(1, 3),
+		Args: takes(1, 3, "the URL of an MCP server, and perhaps a tool and its arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if timeout > 0 {
@@ -88,6 +98,10 @@ it could not be called. Without TOOL the tools are listed.`,
 			} else {
 				c.args = map[string]json.RawMessage{}
 			}
+			if err := f.trace.open(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			defer f.trace.close()
 			session, err := c.connect(ctx, args[0], &f)
 			if err != nil {
 				return explainDial(err)

@@ -16,16 +16,22 @@ import (
 )
 
 func newMCPConnectCmd() *cobra.Command {
-	var f clientFlags
+	f := clientFlags{trace: tracer{verb: "mcp connect"}}
 	cmd := &cobra.Command{
 		Use:   "connect URL",
 		Short: "Be a stdio MCP server that is on WebSocket elsewhere",
 		Long: `connect speaks MCP's stdio framing on standard input and output and WebSocket to
 URL: what a client that only knows stdio puts in its configuration. A lost
 connection is made again; with a server that resumes sessions nothing is lost.
-It ends when standard input does and the answers have been written.`,
-		Example: `  {"mcpServers": {"far": {"command": "weft", "args": ["mcp", "connect", "wss://tools.example/mcp"]}}}`,
-		Args:    cobra.ExactArgs(1),
+It ends when standard input does and the answers have been written.
+
+Exit code: 0 when it ended so or by a signal, 2 if the server cannot be reached
+or has gone for good.`,
+		Example: `  weft mcp connect ws://127.0.0.1:8080/mcp/ws
+
+  in the configuration of a desktop client:
+  {"mcpServers": {"far": {"command": "weft", "args": ["mcp", "connect", "wss://tools.example/mcp"]}}}`,
+		Args: takes(1, 1, "the URL of an MCP server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			token, err := f.token()
 			if err != nil {
@@ -35,6 +41,10 @@ It ends when standard input does and the answers have been written.`,
 			if err != nil {
 				return err
 			}
+			if err := f.trace.open(cmd.ErrOrStderr()); err != nil {
+				return err
+			}
+			defer f.trace.close()
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
 			link, err := mcpws.OpenLink(cmd.Context(), args[0], &mcpws.LinkOptions{Token: token, Dial: dial, Logger: log})
 			if err != nil {

@@ -21,19 +21,23 @@ func newMCPProbeCmd() *cobra.Command {
 JSON-RPC and MCP and prints what was not as wanted, why it matters and how to
 mend it. Each question has a connection of its own.
 
-The exit code is 0 if all was as wanted, 1 if something was not, 2 if the
-endpoint could not be asked.`,
+Exit code: 0 if all was as wanted, 1 if something was not, 2 if the endpoint could
+not be asked.`,
 		Example: `  weft mcp probe ws://127.0.0.1:8080/mcp/ws
   weft mcp probe --json wss://tools.example/mcp`,
-		Args: cobra.ExactArgs(1),
+		Args: takes(1, 1, "the URL of an MCP server"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			token, err := f.token()
 			if err != nil {
 				return err
 			}
+			secure, err := f.secure.config()
+			if err != nil {
+				return err
+			}
 			out := cmd.OutOrStdout()
 			asked, found := 0, 0
-			err = probe.Run(cmd.Context(), probe.Options{URL: args[0], Token: token, Timeout: timeout}, func(r probe.Result) {
+			err = probe.Run(cmd.Context(), probe.Options{URL: args[0], Token: token, Timeout: timeout, TLS: secure}, func(r probe.Result) {
 				asked++
 				if !r.OK {
 					found++
@@ -61,6 +65,7 @@ endpoint could not be asked.`,
 		},
 	}
 	cmd.Flags().StringVar(&f.tokenFile, "token-file", "", "file with the bearer token (default: $"+tokenEnv+")")
+	f.secure.add(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print every case as a line of JSON")
 	cmd.Flags().BoolVar(&all, "all", false, "print what was as wanted too")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long one answer may take")

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -101,7 +103,7 @@ func (f *routeFlags) command(g *gate, args []string) *gateway.Command {
 }
 
 func newMCPServeCmd() *cobra.Command {
-	var gf gateFlags
+	gf := gateFlags{trace: tracer{verb: "mcp serve"}}
 	var rf routeFlags
 	var hub string
 	cmd := &cobra.Command{
@@ -114,14 +116,16 @@ outlives weft.
 
 With --dial it opens no port and offers the server to a hub instead, which it
 dials, again and again if need be: a machine behind NAT needs nothing else. A
-hub of weft is "weft serve --attach"; the token in $WEFT_TOKEN is the hub's.`,
+hub of weft is "weft serve --attach"; the token in $WEFT_TOKEN is the hub's.
+
+Exit code: 0 after Ctrl-C or SIGTERM, 2 if it could not listen or serve.`,
 		Example: `  weft mcp serve -- npx -y @modelcontextprotocol/server-everything stdio
   weft mcp serve --isolation shared --name git -- uvx mcp-server-git
   weft mcp serve --dial 'wss://hub.example/mcp/attach?name=lamp' -- ./lamp
   weft mcp serve --framing stream --newline always --errors close -- ./server`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return errors.New("no server to run\nhint: weft mcp serve -- npx -y @modelcontextprotocol/server-everything stdio")
+				return &usageError{cmd, errors.New("weft mcp serve needs a server to run")}
 			}
 			return nil
 		},
@@ -131,6 +135,9 @@ hub of weft is "weft serve --attach"; the token in $WEFT_TOKEN is the hub's.`,
 			}
 			r, err := rf.route()
 			if err != nil {
+				return err
+			}
+			if err := findProgram(args[0], rf.dir); err != nil {
 				return err
 			}
 			if hub != "" {
@@ -146,13 +153,49 @@ hub of weft is "weft serve --attach"; the token in $WEFT_TOKEN is the hub's.`,
 				return err
 			}
 			g.welcome(cmd.ErrOrStderr(), "/mcp/"+r.Name, "", "")
-			return g.run(cmd.Context(), g.mux(nil))
+			return g.run(cmd.Context(), g.mux())
 		},
 	}
+	cmd.Flags().SetInterspersed(false) // those of the command are its own, with and without "--"
 	gf.add(cmd.Flags())
 	rf.add(cmd.Flags())
 	cmd.Flags().StringVar(&hub, "dial", "", "offer the server to the hub at this URL instead of listening")
 	return cmd
+}
+
+// findProgram says at the start what every client would be told later.
+func findProgram(name, dir string) error {
+	if dir != "" {
+		if st, err := os.Stat(dir); err != nil {
+			return fmt.Errorf("--dir: %w", err)
+		} else if !st.IsDir() {
+			return fmt.Errorf("--dir: %s is not a directory", dir)
+		}
+		if !filepath.IsAbs(name) && filepath.Base(name) != name {
+			name = filepath.Join(dir, name)
+		}
+	}
+	_, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, exec.ErrDot):
+		return hinted(fmt.Errorf("%s is in this directory, where programs are not looked for", name), "write ."+string(filepath.Separator)+name)
+	case errors.Is(err, fs.ErrPermission):
+		return hinted(fmt.Errorf("%s is not a program that you may run", name), "chmod +x makes a file one; for a script, name its interpreter first")
+	}
+	hint := "is it installed, and in $PATH?"
+	switch base := filepath.Base(name); {
+	case base == "npx" || base == "node":
+		hint = base + " comes with Node.js; is that installed, and in $PATH?"
+	case base == "uvx" || base == "uv":
+		hint = base + " comes with uv, a tool for Python; is that installed, and in $PATH?"
+	case base != name:
+		hint = "is the path right? " + base + " alone would be looked for in $PATH"
+	case strings.Contains(name, " "):
+		hint = "the program and each of its arguments are words of their own: leave the quotes out"
+	}
+	return hinted(fmt.Errorf("there is no program %q", name), hint)
 }
 
 // attach offers a command to a hub.
@@ -178,8 +221,12 @@ func attach(cmd *cobra.Command, hub string, gf *gateFlags, rf *routeFlags, r gat
 	if err := g.gw.SetRoutes([]gateway.Route{r}); err != nil {
 		return err
 	}
+	if err := gf.trace.open(cmd.ErrOrStderr()); err != nil {
+		return err
+	}
+	defer gf.trace.close()
 	fmt.Fprintf(cmd.ErrOrStderr(), "weft: offering %s to %s\n", r.Name, strings.SplitN(hub, "?", 2)[0])
-	err = g.gw.Attach(cmd.Context(), r.Name, hub, &ws.DialOptions{Header: header})
+	err = g.gw.Attach(cmd.Context(), r.Name, hub, &ws.DialOptions{Header: header, Wrap: gf.trace.wrap()})
 	ctx, cancel := context.WithTimeout(context.Background(), gf.drain)
 	defer cancel()
 	g.gw.Drain(ctx)

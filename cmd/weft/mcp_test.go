@@ -258,7 +258,7 @@ func TestServeRefusesToBeOpen(t *testing.T) {
 		{[]string{"serve", "--listen", "8080"}, "HOST:PORT"},
 		{[]string{"serve", "--log-level", "loud"}, "none of debug"},
 		{[]string{"serve", "--tls-cert", "x"}, "belong together"},
-		{[]string{"mcp", "serve"}, "no server to run"},
+		{[]string{"mcp", "serve"}, "needs a server to run"},
 		{[]string{"mcp", "serve", "--isolation", "x", "--", "true"}, "none of connection, pool, shared"},
 	} {
 		t.Setenv(tokenEnv, "0123456789abcdef")

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -44,6 +42,7 @@ type gateFlags struct {
 	logLevel  string
 	logJSON   bool
 	drain     time.Duration
+	trace     tracer
 }
 
 func (f *gateFlags) add(fs *pflag.FlagSet) {
@@ -59,6 +58,7 @@ func (f *gateFlags) add(fs *pflag.FlagSet) {
 	fs.StringVar(&f.logLevel, "log-level", "warn", "debug, info, warn or error")
 	fs.BoolVar(&f.logJSON, "log-json", false, "log as JSON")
 	fs.DurationVar(&f.drain, "drain", 30*time.Second, "how long calls in flight may take after SIGTERM")
+	f.trace.add(fs)
 }
 
 // A gate is the port of a gateway with everything on it.
@@ -72,7 +72,8 @@ type gate struct {
 	echo    ws.Server
 	http    *http.Server
 	ln      net.Listener
-	scheme  string // ws or wss
+	scheme  string  // ws or wss
+	places  []place // that mux knows
 }
 
 // principal of the one token that the command line knows.
@@ -91,7 +92,8 @@ func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*
 		return nil, err
 	}
 	if f.noAuth && !loopback && !f.exposed {
-		return nil, fmt.Errorf("%s can be reached from other machines, and --no-auth would let anybody there run the tools\nhint: listen on 127.0.0.1, or leave --no-auth out, or say --let-strangers-run-my-tools", f.listen)
+		return nil, hinted(fmt.Errorf("%s can be reached from other machines, and --no-auth would let anybody there run the tools", f.listen),
+			"listen on 127.0.0.1, or leave --no-auth out, or say --let-strangers-run-my-tools")
 	}
 	hosts := f.hosts
 	if len(hosts) == 0 && loopback {
@@ -118,12 +120,17 @@ func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*
 	if err != nil {
 		return nil, err
 	}
+	if err := f.trace.open(stderr); err != nil {
+		return nil, err
+	}
 	if g.ln, err = net.Listen("tcp", f.listen); err != nil {
+		f.trace.close()
 		return nil, err
 	}
 	if tlsConfig != nil {
 		g.ln, g.scheme = tls.NewListener(g.ln, tlsConfig), "wss"
 	}
+	g.ln = f.trace.listener(g.ln)
 	g.gw = gateway.New(opts)
 	g.echo.Options = opts.Accept
 	g.echo.Options.Config.MaxMessageSize = echoMessageMax
@@ -198,13 +205,9 @@ func (f *gateFlags) tls() (*tls.Config, error) {
 	}
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: files.get, NextProtos: []string{"http/1.1"}}
 	if f.clientCA != "" {
-		pem, err := os.ReadFile(f.clientCA)
-		if err != nil {
+		var err error
+		if cfg.ClientCAs, err = certPool(f.clientCA); err != nil {
 			return nil, err
-		}
-		cfg.ClientCAs = x509.NewCertPool()
-		if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s has no certificate in PEM form", f.clientCA)
 		}
 		cfg.ClientAuth = tls.RequireAndVerifyClientCert
 	}
@@ -240,9 +243,15 @@ func (c *certFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return nil, err
 }
 
-// mux returns everything that the port answers. more may add to it.
-func (g *gate) mux(more func(*http.ServeMux)) *http.ServeMux {
+// A place is something that the port answers, for people.
+type place struct{ path, what string }
+
+// mux returns everything that the port answers.
+func (g *gate) mux() *http.ServeMux {
+	g.places = []place{{"/mcp/ws", "MCP servers on WebSocket: the first one, or /mcp/NAME"}, {"/echo", "every WebSocket message comes back"},
+		{"/healthz", "it runs"}, {"/readyz", "it takes clients"}, {"/metrics", "figures for Prometheus"}}
 	mux := http.NewServeMux()
+	mux.HandleFunc("/", g.index)
 	mux.Handle("/mcp", g.gw)
 	mux.Handle("/mcp/", g.gw)
 	mux.Handle("/echo", &g.echo)
@@ -273,10 +282,29 @@ func (g *gate) mux(more func(*http.ServeMux)) *http.ServeMux {
 		}
 		metrics.ServeHTTP(w, r)
 	})
-	if more != nil {
-		more(mux)
-	}
 	return mux
+}
+
+// index answers at / with a list of what there is, and elsewhere that there is
+// nothing.
+func (g *gate) index(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if r.URL.Path != "/" || r.Header.Get("Upgrade") != "" {
+		var sockets []string
+		for _, p := range g.places {
+			if strings.Contains(p.what, "WebSocket") {
+				sockets = append(sockets, p.path)
+			}
+		}
+		w.WriteHeader(http.StatusNotFound)
+		fmt.Fprintf(w, "there is nothing at %q; WebSockets are at %s\n", r.URL.Path, strings.Join(sockets, ", "))
+		return
+	}
+	fmt.Fprintf(w, "This is weft. On this port there are:\n\n")
+	for _, p := range g.places {
+		fmt.Fprintf(w, "  %-10s %s\n", p.path, p.what)
+	}
 }
 
 // run serves until ctx ends, then lets the calls in flight finish.
@@ -299,19 +327,12 @@ func (g *gate) run(ctx context.Context, handler http.Handler) error {
 	_ = g.echo.Shutdown(last)
 	_ = g.http.Shutdown(last)
 	_ = g.watcher.Close()
+	g.flags.trace.close()
 	return err
 }
 
 // url is the address of a path on the port.
 func (g *gate) url(path string) string { return g.scheme + "://" + g.ln.Addr().String() + path }
-
-// program is how this program was started, for commands to copy.
-func program() string {
-	if strings.Contains(os.Args[0], "go-build") {
-		return "go run ./cmd/weft"
-	}
-	return filepath.Base(os.Args[0])
-}
 
 // welcome prints how to reach the port: the token as a header to paste, a URL
 // with a one-time ticket, and the next command to try.

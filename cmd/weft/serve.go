@@ -20,7 +20,7 @@ import (
 )
 
 func newServeCmd() *cobra.Command {
-	var gf gateFlags
+	gf := gateFlags{trace: tracer{verb: "serve"}}
 	var file string
 	var attach bool
 	var cf chatServerFlags
@@ -39,11 +39,13 @@ With --config it offers the servers of a weft.toml, or of the JSON file with
 and servers that did not change are left alone. Flags win over the file.
 
 Without configuration it offers a built-in MCP server with the tools echo, add,
-large, slow and ask, and prints the next command to try.`,
+large, slow and ask, and prints the next command to try.
+
+Exit code: 0 after Ctrl-C or SIGTERM, 2 if it could not listen or serve.`,
 		Example: `  weft serve
   weft serve --config weft.toml
   weft serve --config ~/.config/Claude/claude_desktop_config.json`,
-		Args: cobra.NoArgs,
+		Args: takes(0, 0, ""),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			s := serving{file: file, flags: &gf, attach: attach, chatFlags: &cf}
 			if err := s.open(cmd); err != nil {
@@ -159,7 +161,7 @@ func (s *serving) run(cmd *cobra.Command) error {
 		go s.reloads(ctx)
 	}
 	var calls *chat.Server
-	mux := g.mux(nil)
+	mux := g.mux()
 	handler := http.Handler(mux)
 	if loopback := listensOnLoopback(s.flags.listen); loopback || s.chatFlags.guarded() {
 		hosts := s.flags.hosts
@@ -171,6 +173,7 @@ func (s *serving) run(cmd *cobra.Command) error {
 			return err
 		}
 		calls = mountChat(mux, "/chat", cfg)
+		g.places = append(g.places, place{"/chat", "video calls on WebSocket, for " + program() + " chat join; /chat/ROOM for others"})
 		handler = bySubprotocol(calls, mux)
 		fmt.Fprintf(cmd.ErrOrStderr(), "weft: for a video call          %s chat join %s --source pattern\n", program(), g.url("/chat"))
 	}

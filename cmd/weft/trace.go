@@ -1,7 +1,7 @@
 package main
 
 import (
-	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,74 +11,105 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/weft-ws/weft/capture"
 )
 
 // traceFilesMax bounds the files that one --trace writes.
 const traceFilesMax = 1000
 
-// A tracer records connections: the first to the named file, the others to the
-// name with .2, .3 and so on.
+// A tracer is the flag --trace: it records WebSocket connections, the first to
+// the named file, the others to the name with .2, .3 and so on.
 type tracer struct {
 	name string
 	verb string
 
-	mu sync.Mutex
-	n  int
+	mu     sync.Mutex
+	stderr io.Writer
+	first  *os.File // the named file, until a connection takes it
+	n      int      // files begun
 }
 
-// wrap returns nc with everything that passes written down. side is ours.
-func (t *tracer) wrap(nc net.Conn, side capture.Side) net.Conn {
+func (t *tracer) add(fs *pflag.FlagSet) {
+	fs.StringVar(&t.name, "trace", "", "record the WebSocket connections for weft doctor: the first to this file, the others to FILE.2 and so on")
+}
+
+// open creates the file, so that whoever cannot have it is told at once, not
+// when the first connection comes. The caller closes the tracer.
+func (t *tracer) open(stderr io.Writer) error {
 	if t.name == "" {
-		return nc
+		return nil
 	}
-	t.mu.Lock()
-	t.n++
-	n := t.n
-	t.mu.Unlock()
-	if n > traceFilesMax {
-		return nc
-	}
-	name := t.name
-	if n > 1 {
-		name = fmt.Sprintf("%s.%d", t.name, n)
-	}
-	f, err := os.Create(name)
+	f, err := createTrace(t.name)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "weft: trace:", err)
-		return nc
+		return &exitError{2, hinted(fmt.Errorf("--trace: %w", err), "the file is created anew; its directory has to exist, and you have to be allowed to write there")}
 	}
-	return &tracedConn{Conn: nc, side: side, file: f, w: capture.NewWriter(f, capture.Meta{
-		Start: time.Now(),
-		Fields: []capture.Field{
-			{Key: "by", Value: "weft " + t.verb},
-			{Key: side.String(), Value: nc.LocalAddr().String()},
-			{Key: side.Peer().String(), Value: nc.RemoteAddr().String()},
-		},
-	})}
+	t.stderr, t.first = stderr, f
+	return nil
 }
 
-// listener wraps each accepted connection.
+// createTrace creates a file that only its owner reads: what a connection
+// carries may be private.
+func createTrace(name string) (*os.File, error) {
+	return os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+}
+
+// close makes an empty recording of the file that no connection took.
+func (t *tracer) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.first == nil {
+		return
+	}
+	meta := capture.Meta{Start: time.Now(), Fields: []capture.Field{{Key: "by", Value: "weft " + t.verb}}}
+	if err := errors.Join(capture.NewWriter(t.first, meta).Flush(), t.first.Close()); err != nil {
+		fmt.Fprintln(t.stderr, "weft: --trace:", err)
+	}
+	t.first = nil
+}
+
+// next returns the file of the next connection, nil if there is none for it.
+func (t *tracer) next() *os.File {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n++; t.n > traceFilesMax {
+		if t.n == traceFilesMax+1 {
+			fmt.Fprintf(t.stderr, "weft: --trace: %d connections are recorded, those that follow are not\n", traceFilesMax)
+		}
+		return nil
+	}
+	if t.n == 1 {
+		f := t.first
+		t.first = nil
+		return f
+	}
+	f, err := createTrace(fmt.Sprintf("%s.%d", t.name, t.n))
+	if err != nil {
+		fmt.Fprintln(t.stderr, "weft: --trace:", err)
+		return nil
+	}
+	return f
+}
+
+// wrap is a DialOptions.Wrap that records the connection, or nil if there is
+// nothing to trace.
+func (t *tracer) wrap() func(net.Conn) net.Conn {
+	if t.name == "" {
+		return nil
+	}
+	return func(nc net.Conn) net.Conn {
+		return &tracedConn{Conn: nc, rec: recorder{t: t, side: capture.Client, nc: nc}}
+	}
+}
+
+// listener records each accepted connection. l is that of TLS where there is
+// TLS: what is inside is recorded.
 func (t *tracer) listener(l net.Listener) net.Listener {
 	if t.name == "" {
 		return l
 	}
 	return &tracedListener{Listener: l, t: t}
-}
-
-// dial is a DialContext that wraps the connection, or nil if there is nothing
-// to trace.
-func (t *tracer) dial() func(ctx context.Context, network, addr string) (net.Conn, error) {
-	if t.name == "" {
-		return nil
-	}
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		nc, err := new(net.Dialer).DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return t.wrap(nc, capture.Client), nil
-	}
 }
 
 type tracedListener struct {
@@ -91,18 +122,19 @@ func (l *tracedListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.t.wrap(nc, capture.Server), nil
+	c := &tracedConn{Conn: nc, rec: recorder{t: l.t, side: capture.Server, nc: nc}}
+	if tc, ok := nc.(*tls.Conn); ok {
+		return &tracedTLS{tracedConn: c, tls: tc}, nil
+	}
+	return c, nil
 }
 
-// A tracedConn writes down what passes. Over TLS that is the inside, since TLS
-// wraps it.
+// A tracedConn writes down what passes.
 type tracedConn struct {
 	net.Conn
-	side capture.Side
-	w    *capture.Writer
-	file *os.File
-	in   sync.Once // the peer's end is written once
-	out  sync.Once // ours too
+	rec recorder
+	in  sync.Once // the peer's end is written once
+	out sync.Once // ours too
 
 	ahead int // bytes recorded that are not written yet; writers take turns
 }
@@ -110,13 +142,13 @@ type tracedConn struct {
 func (c *tracedConn) Read(p []byte) (int, error) {
 	n, err := c.Conn.Read(p)
 	if n > 0 {
-		_ = c.w.Chunk(c.side.Peer(), time.Now(), p[:n])
+		c.rec.chunk(c.rec.side.Peer(), p[:n])
 	}
 	switch {
 	case errors.Is(err, io.EOF):
-		c.in.Do(func() { _ = c.w.End(c.side.Peer(), time.Now(), capture.FIN) })
+		c.in.Do(func() { c.rec.end(c.rec.side.Peer(), capture.FIN) })
 	case errors.Is(err, syscall.ECONNRESET):
-		c.in.Do(func() { _ = c.w.End(c.side.Peer(), time.Now(), capture.RST) })
+		c.in.Do(func() { c.rec.end(c.rec.side.Peer(), capture.RST) })
 	}
 	return n, err
 }
@@ -126,7 +158,7 @@ func (c *tracedConn) Write(p []byte) (int, error) {
 	// that was cut short did not take comes again, and is not recorded twice.
 	told := max(c.ahead, len(p))
 	if c.ahead < len(p) {
-		_ = c.w.Chunk(c.side, time.Now(), p[c.ahead:])
+		c.rec.chunk(c.rec.side, p[c.ahead:])
 	}
 	n, err := c.Conn.Write(p)
 	c.ahead = told - n
@@ -134,7 +166,7 @@ func (c *tracedConn) Write(p []byte) (int, error) {
 }
 
 func (c *tracedConn) CloseWrite() error {
-	c.out.Do(func() { _ = c.w.End(c.side, time.Now(), capture.FIN) })
+	c.out.Do(func() { c.rec.end(c.rec.side, capture.FIN) })
 	if hc, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return hc.CloseWrite()
 	}
@@ -142,8 +174,42 @@ func (c *tracedConn) CloseWrite() error {
 }
 
 func (c *tracedConn) Close() error {
-	c.out.Do(func() { _ = c.w.End(c.side, time.Now(), capture.FIN) })
+	c.out.Do(func() { c.rec.end(c.rec.side, capture.FIN) })
 	err := c.Conn.Close()
-	_ = c.file.Close()
+	c.rec.close()
 	return err
+}
+
+// NetConn returns the socket, whose options package ws sets.
+func (c *tracedConn) NetConn() net.Conn {
+	if inner, ok := c.Conn.(interface{ NetConn() net.Conn }); ok {
+		return inner.NetConn()
+	}
+	return c.Conn
+}
+
+// A tracedTLS is a tracedConn of a server with TLS inside. net/http does the TLS
+// handshake of a *tls.Conn only, but asks any connection for its state before
+// it reads.
+type tracedTLS struct {
+	*tracedConn
+	tls *tls.Conn
+}
+
+// tlsTimeout bounds the TLS handshake of a traced connection.
+const tlsTimeout = 10 * time.Second
+
+// ConnectionState returns the state after the TLS handshake. If that fails, the
+// first read says so.
+func (c *tracedTLS) ConnectionState() tls.ConnectionState {
+	_ = c.tls.SetDeadline(time.Now().Add(tlsTimeout))
+	err := c.tls.Handshake()
+	_ = c.tls.SetDeadline(time.Time{})
+	var re tls.RecordHeaderError
+	if errors.As(err, &re) && re.Conn != nil && string(re.RecordHeader[:4]) == "GET " {
+		// As net/http answers.
+		_, _ = io.WriteString(re.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+		_ = re.Conn.Close()
+	}
+	return c.tls.ConnectionState()
 }
