@@ -208,17 +208,17 @@ func fakeServer(in io.Reader, out io.Writer) error {
 }
 
 // until polls a condition that another process or goroutine brings about. It
-// fails the test after ten seconds.
+// fails the test after a minute.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for !cond() {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("not within ten seconds: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

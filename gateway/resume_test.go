@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -249,9 +250,13 @@ func TestResumeTokens(t *testing.T) {
 	w2.call("1", "echo", `{"text":"once more"}`)
 	w2.hears("once more")
 	until(t, "the first token is used up", func() bool {
-		_, _, status := open("a", mcpws.ResumeWith(n.Resume, 0))
-		return status == http.StatusGone
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.resumable[sha256.Sum256([]byte(n.Resume))] == nil
 	})
+	if _, _, status := open("a", mcpws.ResumeWith(n.Resume, 0)); status != http.StatusGone {
+		t.Errorf("a used token: HTTP %d, want 410", status)
+	}
 	// A client that claims more than was sent is refused, and its session ends.
 	if _, _, status := open("a", mcpws.ResumeWith(n2.Resume, 99)); status != http.StatusGone {
 		t.Errorf("99 messages received: HTTP %d, want 410", status)
