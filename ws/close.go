@@ -41,7 +41,8 @@ func (c *Conn) Err() error { return c.ended() }
 // Close runs the closing handshake: it lets a message in flight finish if it can
 // do so within CloseTimeout, sends a Close frame, and waits for the peer's for up
 // to CloseTimeout. Messages that wait for their turn fail. It reads, and drops,
-// what the peer still sends, unless somebody else is reading.
+// what the peer still sends, unless somebody else is reading. Then it waits for
+// the end of TCP: a client for CloseTimeout, a server for a second.
 //
 // It returns nil if both Close frames were exchanged, whoever began; otherwise
 // the connection's *CloseError. It may be called more than once, and from a
@@ -222,17 +223,17 @@ func (c *Conn) fail(code CloseCode, reason string, cause error, holding bool) er
 	}
 	sent, received, remote := w.closes.Frames()
 	w.setFinal(&CloseError{Code: code, Reason: reason, Remote: remote, Sent: sent, Received: received, Cause: cause})
-	c.beginEnd(holding, false)
+	c.beginEnd(holding)
 	return w.final
 }
 
 // beginEnd starts the end of the connection. mu is held.
-func (c *Conn) beginEnd(holding, clean bool) {
+func (c *Conn) beginEnd(holding bool) {
 	if !holding {
 		holding = c.w.lockFrame()
 	}
 	c.dropWaiters()
-	go c.teardown(holding, clean)
+	go c.teardown(holding)
 }
 
 // lockFrame takes the frame lock if it is free. mu is held.
@@ -274,15 +275,13 @@ func (c *Conn) gotClose(code CloseCode, reason string) error {
 		e.Cause = errCutShort // legal, but whoever reads is to know
 	}
 	w.setFinal(e)
-	c.beginEnd(false, len(c.r.in) == 0)
+	c.beginEnd(false)
 	return w.final
 }
 
 // teardown ends the connection: it sends what is due, our Close last, lets the
-// peer read it, and closes the socket. holding says that the frame lock is ours;
-// clean that both Close frames were exchanged and nothing of the peer's is
-// unread.
-func (c *Conn) teardown(holding, clean bool) {
+// peer read it, and closes the socket. holding says that the frame lock is ours.
+func (c *Conn) teardown(holding bool) {
 	w := &c.w
 	var until time.Time
 	if d := c.cfg.CloseTimeout; d > 0 {
@@ -316,39 +315,80 @@ func (c *Conn) teardown(holding, clean bool) {
 	w.busy = false
 	c.dropWaiters()
 	w.signalFlushed()
+	exchanged := w.closes.Done()
 	w.mu.Unlock()
 	if outside := c.r.lock.finish(); outside != nil {
 		c.interruptRead()
 		<-outside
 	}
-	if !clean || c.role == RoleClient {
-		c.linger(until)
-	}
+	c.linger(until, exchanged)
 	_ = c.nc.Close()
 	c.over()
 }
 
-// linger reads until the peer has closed its side. RFC 6455, 7.1.1: the server
-// closes TCP first, and unread input at that moment would make the system reset
-// the connection and destroy the Close on its way.
-func (c *Conn) linger(until time.Time) {
+// farewellTime is how long a client may take to end TCP when both Close frames
+// were exchanged and nothing else is owed.
+const farewellTime = time.Second
+
+// linger reads until the peer has closed its side. RFC 6455, 7.1.1: "one would
+// call shutdown() with SHUT_WR on the socket, call recv() until obtaining a
+// return value of 0 indicating that the peer has also performed an orderly
+// shutdown, and finally call close() on the socket"; the server begins. Input
+// that is unread when the socket is closed, or comes later, would make the
+// system reset the connection and destroy our Close on its way.
+func (c *Conn) linger(until time.Time, exchanged bool) {
 	if c.role == RoleServer {
 		if hc, ok := c.nc.(interface{ CloseWrite() error }); !ok || hc.CloseWrite() != nil {
 			return
 		}
+		if exchanged {
+			until = time.Now().Add(farewellTime)
+		}
+	}
+	if until.IsZero() {
+		// The application may wait for ever for a Close, but not for a FIN.
+		until = time.Now().Add(closeTimeoutDefault)
 	}
 	c.resetRead()
 	_ = c.nc.SetReadDeadline(until)
-	buf := readBuffers.Get().(*readBuffer)
-	defer readBuffers.Put(buf)
-	for {
-		n, err := c.nc.Read(buf.b[:])
-		if t := c.trace(); n > 0 && t != nil && t.Bytes != nil {
-			t.Bytes(In, buf.b[:n])
+	drop := c.dropRaw
+	if c.raw == nil {
+		buf := make([]byte, lingerChunk)
+		drop = func() (int, error) {
+			n, err := c.nc.Read(buf)
+			c.traceDropped(buf[:n])
+			return n, err
 		}
-		if err != nil {
+	}
+	for {
+		if n, err := drop(); n == 0 || err != nil {
 			return
 		}
+	}
+}
+
+// lingerChunk is what one read of a peer's last bytes takes, where the wait for
+// them needs the memory.
+const lingerChunk = 2 << 10
+
+// dropRaw reads once from a plain socket and drops what came. It waits without a
+// buffer: many peers that never close must not cost one each.
+func (c *Conn) dropRaw() (n int, err error) {
+	waitErr := c.raw.Read(func(fd uintptr) bool {
+		buf := readBuffers.Get().(*readBuffer)
+		defer readBuffers.Put(buf)
+		var again bool
+		n, again, err = sysRead(fd, buf.b[:])
+		c.traceDropped(buf.b[:max(n, 0)])
+		return !again
+	})
+	return n, errors.Join(err, waitErr)
+}
+
+// traceDropped shows the hook bytes that nobody will read.
+func (c *Conn) traceDropped(p []byte) {
+	if t := c.trace(); len(p) > 0 && t != nil && t.Bytes != nil {
+		t.Bytes(In, p)
 	}
 }
 

@@ -98,8 +98,8 @@ func TestEdgeCasesCloseWeBegin(t *testing.T) {
 			p.WantEnd("the server closes TCP first")
 		} else {
 			pending(t, cl, "RFC 6455, 7.1.1: the server closes TCP first")
-			p.Close()
 		}
+		p.Close()
 		if r := now(t, cl, "both have closed"); r.err != nil {
 			t.Error(r.err)
 		}
