@@ -64,6 +64,7 @@ type Link struct {
 	known    bool // the server resumes sessions: it has said so
 	plain    bool // it does not
 	conn     *ws.Conn
+	closing  *ws.Conn // the one that Close closes, in order
 	flight   map[string]flying // our requests, by id
 	order    uint64
 	initMsg  []byte
@@ -191,10 +192,11 @@ var errLinkClosed = errors.New("the link was closed")
 
 // Close closes the connection with 1000 and ends the session.
 func (l *Link) Close() error {
-	l.cancel(errLinkClosed)
 	l.mu.Lock()
 	c, sent := l.conn, l.sent
+	l.closing = c
 	l.mu.Unlock()
+	l.cancel(errLinkClosed)
 	sent.Close()
 	if c != nil {
 		_ = c.Close(ws.CloseNormal, "")
@@ -208,10 +210,12 @@ func (l *Link) run(c *ws.Conn) {
 	for {
 		err := l.read(c)
 		l.mu.Lock()
-		sent := l.sent
+		sent, closing := l.sent, l.closing
 		l.mu.Unlock()
 		sent.Detach()
-		_ = c.CloseNow()
+		if closing != c {
+			_ = c.CloseNow()
+		}
 		if l.ctx.Err() != nil {
 			return
 		}
