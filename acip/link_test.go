@@ -113,7 +113,7 @@ func (o *opened) next(w *wire) acip.Packet {
 	var b []byte
 	select {
 	case b = <-w.out:
-	case <-time.After(time.Second):
+	case <-time.After(time.Minute):
 		o.t.Fatal("nothing is written")
 	}
 	p, _, err := acip.Parse(b)

@@ -67,8 +67,8 @@ func (s *puppet) gets(parts ...string) *envelope.Message {
 			s.t.Fatal(err)
 		}
 		return &m
-	case <-time.After(10 * time.Second):
-		s.t.Fatal("the server got nothing within ten seconds")
+	case <-time.After(time.Minute):
+		s.t.Fatal("the server got nothing within a minute")
 		return nil
 	}
 }
@@ -77,7 +77,7 @@ func (s *puppet) say(format string, args ...any) {
 	s.t.Helper()
 	select {
 	case s.says <- fmt.Sprintf(format, args...):
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		s.t.Fatal("the gateway does not read")
 	}
 }
