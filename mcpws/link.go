@@ -64,7 +64,7 @@ type Link struct {
 	known    bool // the server resumes sessions: it has said so
 	plain    bool // it does not
 	conn     *ws.Conn
-	closing  *ws.Conn // the one that Close closes, in order
+	closing  *ws.Conn          // the one that Close closes, in order
 	flight   map[string]flying // our requests, by id
 	order    uint64
 	initMsg  []byte
