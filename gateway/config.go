@@ -287,7 +287,7 @@ func (c *Config) Credentials(log *slog.Logger) (*Credentials, error) {
 		if err != nil {
 			return nil, c.badSetting(err, "auth", "oidc")
 		}
-		if u, err := url.Parse(o.PublicURL); o.PublicURL != "" && (err != nil || plainURL(o.PublicURL) != "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
+		if u, err := url.Parse(o.PublicURL); o.PublicURL != "" && (err != nil || unsafeURL(o.PublicURL) != "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
 			return nil, c.wrong(fmt.Sprintf("public_url %q is not an https URL without a path", o.PublicURL),
 				"write for instance \"https://mcp.example.com\"", "auth", "oidc", "public_url")
 		}

@@ -93,13 +93,13 @@ func NewOIDC(o OIDCOptions) (*OIDC, error) {
 	if o.Issuer == "" {
 		return nil, &badSetting{"issuer", "there is no issuer", "give the URL that stands as \"iss\" in its tokens"}
 	}
-	if what := plainURL(o.Issuer); what != "" {
+	if what := unsafeURL(o.Issuer); what != "" {
 		return nil, &badSetting{"issuer", fmt.Sprintf("issuer %q %s", o.Issuer, what), "give the URL that stands as \"iss\" in its tokens"}
 	}
 	if o.Audience == "" {
 		return nil, &badSetting{"audience", "there is no audience, so that a token for any other service would do here", "give the \"aud\" that the issuer puts into tokens for this gateway"}
 	}
-	if what := plainURL(o.Keys); o.Keys != "" && what != "" {
+	if what := unsafeURL(o.Keys); o.Keys != "" && what != "" {
 		return nil, &badSetting{"keys", fmt.Sprintf("keys %q %s", o.Keys, what), "give the URL of the issuer's key set, or leave it out to have it looked up"}
 	}
 	for _, a := range o.Algorithms {
@@ -141,7 +141,7 @@ func NewOIDC(o OIDCOptions) (*OIDC, error) {
 
 func (v *OIDC) client(f *fetcher) *http.Client {
 	return &http.Client{Transport: f, Timeout: fetchTimeout, CheckRedirect: func(r *http.Request, via []*http.Request) error {
-		if what := plainURL(r.URL.String()); what != "" {
+		if what := unsafeURL(r.URL.String()); what != "" {
 			return errors.New("a redirect to a URL that " + what)
 		}
 		if len(via) >= 5 {
@@ -151,9 +151,9 @@ func (v *OIDC) client(f *fetcher) *http.Client {
 	}}
 }
 
-// plainURL says what is wrong with the URL of an issuer, "" if nothing is.
+// unsafeURL says what is wrong with the URL of an issuer, "" if nothing is.
 // Keys that come in the clear may be anybody's.
-func plainURL(s string) string {
+func unsafeURL(s string) string {
 	u, err := url.Parse(s)
 	switch {
 	case err != nil || u.Host == "":
@@ -245,7 +245,7 @@ func (v *OIDC) discover(ctx context.Context) (keys string, algs []string, err er
 	if err := p.Claims(&doc); err != nil {
 		return "", nil, err
 	}
-	if what := plainURL(doc.Keys); what != "" {
+	if what := unsafeURL(doc.Keys); what != "" {
 		return "", nil, fmt.Errorf("its jwks_uri %q %s", doc.Keys, what)
 	}
 	if algs = v.o.Algorithms; len(algs) == 0 {

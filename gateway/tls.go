@@ -244,7 +244,7 @@ func (s *ServerTLS) startACME() error {
 	if o.Cache == "" {
 		return &badSetting{"acme.cache", "there is no place for the certificates", "name a directory that only the gateway can read: cache = \"acme\"; without one every start would ask for new ones, which authorities allow a few times a week"}
 	}
-	if what := plainURL(o.Directory); o.Directory != "" && what != "" {
+	if what := unsafeURL(o.Directory); o.Directory != "" && what != "" {
 		return &badSetting{"acme.directory", fmt.Sprintf("directory %q %s", o.Directory, what), "give the URL of the authority's ACME directory, or leave it out for Let's Encrypt"}
 	}
 	if err := os.MkdirAll(o.Cache, 0o700); err != nil {
