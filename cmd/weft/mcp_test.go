@@ -17,13 +17,18 @@ import (
 
 // output collects what a command prints while it runs.
 type output struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu   sync.Mutex
+	b    bytes.Buffer
+	told chan struct{} // if there is one, it gets a value after a Write
 }
 
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	select {
+	case o.told <- struct{}{}:
+	default:
+	}
 	return o.b.Write(p)
 }
 
@@ -66,7 +71,7 @@ func servingCommand(t *testing.T, args ...string) (base, path, printed string) {
 	})
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		if m := listening.FindStringSubmatch(errs.String()); m != nil && strings.Contains(errs.String(), "try in a second shell") {
 			return m[1], m[2], errs.String()
