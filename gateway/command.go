@@ -38,8 +38,8 @@ type Command struct {
 	// was closed before its group gets SIGTERM, TermGrace how long after that
 	// before SIGKILL. Zero: 5 s each.
 	StdinGrace, TermGrace time.Duration
-	// StallTimeout is how long a write to the program may take before it is
-	// taken for dead. Zero: 60 s; negative: for ever.
+	// StallTimeout is how long a write to the program may take, at least,
+	// before it is taken for dead. Zero: 60 s; negative: for ever.
 	StallTimeout time.Duration
 
 	Logger  *slog.Logger // gets the program's standard error; nil: slog.Default()
@@ -179,6 +179,8 @@ type process struct {
 
 	stdinGrace, termGrace, stall time.Duration
 
+	deadline time.Time // set on stdin; of the one writer
+
 	closeOnce sync.Once
 	closing   chan struct{} // Close was called
 	exited    chan struct{} // the leader has been reaped
@@ -228,11 +230,55 @@ func (p *process) exitError() error {
 }
 
 // Write sends one line with one write.
-func (p *process) Write(msg []byte) error {
-	if p.stall > 0 {
-		_ = p.stdin.SetWriteDeadline(time.Now().Add(p.stall))
+func (p *process) Write(msg []byte) error { return p.write(append(msg, '\n')) }
+
+// gatherMax is how many bytes of lines leave in one write: what a pipe holds.
+const gatherMax = 64 << 10
+
+// writeLines sends lines, several with one write unless they are long.
+func (p *process) writeLines(items []item) error {
+	if len(items) == 1 {
+		return p.Write(items[0].line)
 	}
-	if _, err := p.stdin.Write(append(msg, '\n')); err != nil {
+	gathered := lineOf(0)
+	defer putLine(gathered)
+	leave := func() error {
+		if len(*gathered) == 0 {
+			return nil
+		}
+		err := p.write(*gathered)
+		*gathered = (*gathered)[:0]
+		return err
+	}
+	for i := range items {
+		line := items[i].line
+		long := len(line) >= gatherMax/2
+		if long || len(*gathered)+len(line) >= gatherMax {
+			if err := leave(); err != nil {
+				return err
+			}
+		}
+		if long {
+			if err := p.Write(line); err != nil {
+				return err
+			}
+			continue
+		}
+		*gathered = append(append(*gathered, line...), '\n')
+	}
+	return leave()
+}
+
+// write writes to the program. To set a deadline costs as much as a small write,
+// so it is set a little too far and moved only when that has gone by.
+func (p *process) write(b []byte) error {
+	if p.stall > 0 {
+		if now := time.Now(); p.deadline.Sub(now) < p.stall {
+			p.deadline = now.Add(p.stall + p.stall/4)
+			_ = p.stdin.SetWriteDeadline(p.deadline)
+		}
+	}
+	if _, err := p.stdin.Write(b); err != nil {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return fmt.Errorf("the server has not read its standard input for %v", p.stall)
 		}

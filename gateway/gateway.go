@@ -78,6 +78,7 @@ type Gateway struct {
 	log      *slog.Logger
 	registry *memory
 
+	writers  *writers
 	draining atomic.Bool
 	stop     chan struct{}
 	sweeping sync.WaitGroup
@@ -101,6 +102,7 @@ func New(opts Options) *Gateway {
 	g := &Gateway{opts: opts, log: opts.Logger, stop: make(chan struct{}), routes: map[string]*route{},
 		addresses: map[string]int{}, persons: map[string]int{}, closes: map[ws.CloseCode]int64{}, refusals: map[int]int64{},
 		resumable: map[[sha256.Size]byte]*session{}}
+	g.writers = newWriters(g.stop)
 	if g.log == nil {
 		g.log = slog.Default()
 	}

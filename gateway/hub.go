@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strconv"
 	"sync"
 	"time"
@@ -28,6 +29,10 @@ import (
 // Locks: wmu is held for one write to the server and taken before mu. mu
 // guards everything else and is never held while a message is written or
 // delivered.
+//
+// Lines for a server that is up are collected in out. Who adds the first one
+// writes them all: what many clients say at about the same time reaches the
+// server in one write, and it is woken once.
 type hub struct {
 	name    string
 	backend Backend
@@ -51,6 +56,10 @@ type hub struct {
 	fails   int       // failures in a row
 	backlog []item    // to be written when the server is up
 	backlen int       // bytes of it
+	out     []item    // to be written now
+	outlen  int       // bytes of it
+	spare   []item    // memory for the next out
+	writing bool      // somebody is about to write out
 	stop    chan struct{}
 	wg      sync.WaitGroup
 
@@ -102,7 +111,9 @@ func (s hubState) String() string {
 
 // A port is one client's place at a hub. Its fields belong to the hub's mu.
 type port struct {
-	deliver func(msg []byte) // to the client; msg is valid during the call
+	deliver func(msg []byte)    // to the client; msg is valid during the call
+	take    func(buf *[]byte)   // the same for a buffer that is given away; may be nil
+	check   func(now time.Time) // called every second, without a lock; may be nil
 
 	inflight map[string]*call // by the client's id, as written
 	active   int              // calls the server is working on for this client
@@ -124,6 +135,7 @@ type call struct {
 	sent      bool
 	turn      bool
 	cancelled bool
+	again     bool                                 // sent a second time, since the first server had not taken it
 	filter    bool                                 // the answer lists tools that the policy may hide
 	reply     func(m *envelope.Message, err error) // of a request of the gateway
 }
@@ -159,11 +171,21 @@ type ask struct {
 // An item is a line for the server.
 type item struct {
 	line []byte
-	call *call // nil for notifications and answers
+	call *call   // nil for notifications and answers
+	buf  *[]byte // where line lies, if it goes back to lines; else nil
+}
+
+// free gives the memory of the line back once it is written.
+func (it *item) free() {
+	if it.buf != nil {
+		putLine(it.buf)
+		it.buf = nil
+	}
 }
 
 const (
-	backlogMax    = 4 << 20 // bytes for a server that is starting
+	outMax        = 256 << 10 // bytes to be written beyond which clients wait
+	backlogMax    = 4 << 20   // bytes for a server that is starting
 	backlogLenMax = 1024
 	// cancelledTime is how long a server may take to stop working on a call
 	// that was given up: so long the id stays taken, and the call is thought
@@ -180,6 +202,15 @@ func putLine(b *[]byte) {
 	if cap(*b) <= lineKeepMax {
 		lines.Put(b)
 	}
+}
+
+// lineOf returns an empty buffer with room for n bytes.
+func lineOf(n int) *[]byte {
+	b := lines.Get().(*[]byte)
+	if *b = (*b)[:0]; cap(*b) < n {
+		*b = make([]byte, 0, n)
+	}
+	return b
 }
 
 func newHub(name string, b Backend, caller Caller) *hub {
@@ -347,7 +378,7 @@ func (h *hub) request(p *port, m *envelope.Message) {
 		delete(h.subs, uri)
 	}
 	h.registerLocked(c)
-	it := item{call: c, line: h.rewrite(m, c)}
+	it := h.rewrite(m, c)
 	if h.turns && turnMethod(c.method) && !h.takeTurnLocked(c) {
 		if len(h.waiting) >= backlogLenMax {
 			h.dropLocked(c)
@@ -373,12 +404,14 @@ func turnMethod(method string) bool {
 	return true
 }
 
-// rewrite returns the request with our id and progress token in it.
-func (h *hub) rewrite(m *envelope.Message, c *call) []byte {
+// rewrite makes the request with our id and progress token in it.
+func (h *hub) rewrite(m *envelope.Message, c *call) item {
 	var num [20]byte
 	id := strconv.AppendUint(num[:0], c.id, 10)
 	envelope.OneLine(m.Raw)
-	return envelope.AppendEdited(make([]byte, 0, len(m.Raw)+24), m, envelope.Edit{At: m.ID, With: id}, envelope.Edit{At: m.Token, With: id})
+	b := lineOf(len(m.Raw) + 24)
+	*b = envelope.AppendEdited(*b, m, envelope.Edit{At: m.ID, With: id}, envelope.Edit{At: m.Token, With: id})
+	return item{call: c, line: *b, buf: b}
 }
 
 func (h *hub) registerLocked(c *call) {
@@ -451,20 +484,48 @@ func (h *hub) endTurnLocked(c *call) []item {
 }
 
 // sendLocked writes items to the server, or keeps them until it is up. It is
-// called with mu held and returns without it.
+// called with mu held and returns without it, when they are written or somebody
+// else is about to write them. While much waits to be written it waits too, so
+// that clients are not read from; the goroutine that reads the server must not
+// come here, see postLocked.
 func (h *hub) sendLocked(items []item) {
+	first, much := h.queueLocked(items)
+	switch {
+	case first:
+		h.flush()
+	case much:
+		h.wmu.Lock() // until the write under way is over
+		h.wmu.Unlock()
+	}
+}
+
+// postLocked is sendLocked for those who cannot wait for the server: one that
+// waits for its answers to be read would never read.
+func (h *hub) postLocked(items []item) {
+	if first, _ := h.queueLocked(items); first {
+		go h.flush()
+	}
+}
+
+// queueLocked puts items where they belong. It is called with mu held and
+// returns without it. first says that the caller has to flush, much that too
+// much waits.
+func (h *hub) queueLocked(items []item) (first, much bool) {
 	if len(items) == 0 {
 		h.mu.Unlock()
-		return
+		return false, false
 	}
 	switch h.state {
 	case hubUp:
-		peer := h.peer
 		for _, it := range items {
 			h.sentLocked(it.call)
+			h.outlen += len(it.line)
 		}
+		h.out = append(h.out, items...)
+		first, much = !h.writing, h.outlen > outMax
+		h.writing = true
 		h.mu.Unlock()
-		h.write(peer, items)
+		return first, much
 	case hubStarting:
 		var over []*call
 		for _, it := range items {
@@ -487,7 +548,55 @@ func (h *hub) sendLocked(items []item) {
 		}
 		h.failLocked(lost, h.broken)
 	}
+	return false, false
 }
+
+// flush writes what is to be written. Others may add to it meanwhile; after a
+// few rounds somebody else goes on, for the caller has a client to read from.
+func (h *hub) flush() {
+	h.mu.Lock()
+	alone := len(h.calls) <= 1
+	h.mu.Unlock()
+	if !alone {
+		// Those who have something to say already may say it first: the write
+		// and the server's waking up are shared then. With one call in flight
+		// nobody is about to come, and it does not wait.
+		runtime.Gosched()
+	}
+	for range flushRounds {
+		h.wmu.Lock()
+		h.mu.Lock()
+		items, peer := h.out, h.peer
+		up := h.state == hubUp
+		h.out, h.outlen, h.spare = h.spare[:0], 0, nil
+		if len(items) == 0 {
+			h.writing, h.spare = false, items
+			h.mu.Unlock()
+			h.wmu.Unlock()
+			return
+		}
+		h.mu.Unlock()
+		if up { // else they were for a server that is gone, and their calls have been answered
+			h.writeAll(peer, items)
+		}
+		for i := range items {
+			items[i].free()
+		}
+		clear(items)
+		h.mu.Lock()
+		if cap(items) <= spareMax {
+			h.spare = items[:0]
+		}
+		h.mu.Unlock()
+		h.wmu.Unlock()
+	}
+	go h.flush()
+}
+
+const (
+	flushRounds = 8
+	spareMax    = 1024 // items for which memory is kept
+)
 
 func (h *hub) sentLocked(c *call) {
 	if c == nil || c.sent {
@@ -499,24 +608,49 @@ func (h *hub) sentLocked(c *call) {
 	}
 }
 
-// write hands lines to the server. A server that cannot be written to is
-// ended; its reader then sees to the rest.
+// write hands lines to a server that may not be up yet.
 func (h *hub) write(peer Peer, items []item) {
 	h.wmu.Lock()
 	defer h.wmu.Unlock()
-	for _, it := range items {
-		if err := peer.Write(it.line); err != nil {
-			h.log.Debug("write to server", "err", err)
-			h.mu.Lock()
-			if h.peer == peer && h.cause == nil {
-				h.cause = err
-			}
-			h.mu.Unlock()
-			go peer.Close()
-			return
+	h.writeAll(peer, items)
+}
+
+// writeAll writes lines, many in one write if the server can take them so. wmu
+// is held. A server that cannot be written to is ended; its reader then sees to
+// the rest.
+func (h *hub) writeAll(peer Peer, items []item) {
+	err := error(nil)
+	if b, ok := peer.(interface{ writeLines([]item) error }); ok {
+		err = b.writeLines(items)
+	} else {
+		for i := 0; i < len(items) && err == nil; i++ {
+			err = peer.Write(items[i].line)
 		}
+	}
+	if err != nil {
+		h.log.Debug("write to server", "err", err)
+		h.mu.Lock()
+		if h.peer == peer && h.cause == nil {
+			h.cause = err
+		}
+		h.mu.Unlock()
+		go peer.Close()
+		return
+	}
+	for _, it := range items {
 		h.stats.toServer(len(it.line))
 	}
+}
+
+// respond answers a request of the server from the goroutine that reads it.
+func (h *hub) respond(peer Peer, line []byte) {
+	h.mu.Lock()
+	if h.peer != peer || h.state != hubUp {
+		h.mu.Unlock()
+		h.write(peer, []item{{line: line}})
+		return
+	}
+	h.postLocked([]item{{line: line}})
 }
 
 // failLocked answers calls with an error. It is called with mu held and
@@ -547,11 +681,7 @@ func (h *hub) failLocked(calls []*call, err error) {
 			replies = append(replies, reply{c, c.port})
 		}
 	}
-	if len(next) > 0 {
-		h.sendLocked(next)
-	} else {
-		h.mu.Unlock()
-	}
+	h.postLocked(next)
 	for _, r := range replies {
 		if r.c.reply != nil {
 			r.c.reply(nil, err)
@@ -801,7 +931,7 @@ func (h *hub) serverAnswer(peer Peer, m *envelope.Message) {
 		}
 	}
 	gone := c.port == nil || c.port.gone
-	h.sendLocked(next)
+	h.postLocked(next)
 	if c.reply != nil {
 		c.reply(m, nil)
 		return
@@ -826,8 +956,12 @@ func (h *hub) pass(p *port, m *envelope.Message, c *call) {
 	if n, ok := number(m.Bytes(m.Subscription)); ok && n == c.id {
 		edits[1] = envelope.Edit{At: m.Subscription, With: c.rawID}
 	}
-	b := lines.Get().(*[]byte)
-	*b = envelope.AppendEdited((*b)[:0], m, edits[:]...)
+	b := lineOf(len(m.Raw) + len(c.rawID) + 1) // a line feed may follow
+	*b = envelope.AppendEdited(*b, m, edits[:]...)
+	if p.take != nil {
+		p.take(b)
+		return
+	}
 	p.deliver(*b)
 	putLine(b)
 }
@@ -863,7 +997,7 @@ func (h *hub) concernedLocked() *port {
 
 func (h *hub) serverRequest(peer Peer, m *envelope.Message) {
 	if h.shared && m.Is("ping") {
-		h.write(peer, []item{{line: envelope.AppendResult(nil, m.IDBytes(), []byte("{}"))}})
+		h.respond(peer, envelope.AppendResult(nil, m.IDBytes(), []byte("{}")))
 		return
 	}
 	h.mu.Lock()
@@ -882,7 +1016,7 @@ func (h *hub) serverRequest(peer Peer, m *envelope.Message) {
 	if why != "" {
 		h.mu.Unlock()
 		h.log.Debug("a request of the server was not passed on", "method", string(m.Method), "why", why)
-		h.write(peer, []item{{line: envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeInternal, why)}})
+		h.respond(peer, envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeInternal, why))
 		return
 	}
 	a := &ask{port: p, serverID: bytes.Clone(m.IDBytes())}
@@ -958,6 +1092,17 @@ func (h *hub) serverNotification(peer Peer, m *envelope.Message) {
 // sweep answers calls that nobody has heard of for too long and forgets
 // cancelled ones.
 func (h *hub) sweep(now time.Time) {
+	h.mu.Lock()
+	var checks []func(time.Time)
+	for p := range h.ports {
+		if p.check != nil {
+			checks = append(checks, p.check)
+		}
+	}
+	h.mu.Unlock()
+	for _, check := range checks {
+		check(now)
+	}
 	h.mu.Lock()
 	var late []*call
 	var out []item

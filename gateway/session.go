@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -41,9 +40,14 @@ type session struct {
 	// What waits for a client of a shared server. Its reader must not wait
 	// for one client, so messages are queued; a client whose queue is too
 	// long is not read from, and closed with 1013 if that does not help.
-	queued atomic.Int64
-	slow   atomic.Bool
-	room   chan struct{} // signalled when the queue shrinks below the limit
+	out        outbox
+	queued     atomic.Int64  // bytes in out
+	room       chan struct{} // signalled when the queue shrinks below the limit
+	delivering atomic.Int32  // callers of deliver: the server waits for the client
+
+	// Of watch, which one goroutine at a time calls.
+	moved   uint64    // bytes that the connection had sent
+	stalled time.Time // since when it has sent no more though something waits
 
 	// A session that can be resumed sends through replay and outlives its
 	// connection by the grace period.
@@ -79,12 +83,156 @@ const replayMax = 4 << 20
 
 const (
 	// queueSoft is how many bytes may wait for a client before its requests
-	// are left unread; queueHard before it is closed at once.
-	queueSoft = 1 << 20
-	queueHard = 64 << 20
-	// slowTimeout is how long a client may stay over queueSoft.
-	slowTimeout = 10 * time.Second
+	// are left unread; queueHard how many may wait beside the largest message
+	// before it is closed at once.
+	queueSoft = 256 << 10
+	queueHard = 8 << 20
+	// slowTimeout is how long the connection of a client with more than
+	// queueSoft may take nothing, stallTimeout of one with anything at all.
+	slowTimeout  = 10 * time.Second
+	stallTimeout = 25 * time.Second
+	// flushTimeout bounds what is sent before the session is closed.
+	flushTimeout = 5 * time.Second
 )
+
+// reasonSlow is what the Close of a client says that does not read.
+const reasonSlow = "answers are not being read"
+
+// An outbox is a queue of messages to a client, each in a buffer of its own
+// that goes back to lines. One of the gateway's writers sends them.
+type outbox struct {
+	mu      sync.Mutex
+	list    []*[]byte // list[head] may be being written
+	head    int
+	largest int // of list, or of what was in it since it was empty
+	bytes   int
+	writing bool
+	closed  bool
+	empty   chan struct{} // closed when nothing waits; nil: nobody asked
+}
+
+// put adds a message. start says that a writer is needed, full that too much
+// waits; the message is not taken then, nor when the outbox is closed.
+func (o *outbox) put(b *[]byte) (taken, start, full bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := len(*b)
+	if full = o.bytes+n-max(o.largest, n) > queueHard; full || o.closed {
+		return false, false, full
+	}
+	o.list = append(o.list, b)
+	o.bytes += n
+	o.largest = max(o.largest, n)
+	start = !o.writing
+	o.writing = true
+	return true, start, false
+}
+
+// first is the message to send next, nil if there is none; the writer then goes.
+func (o *outbox) first() *[]byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.head < len(o.list) {
+		return o.list[o.head]
+	}
+	o.writing, o.largest = false, 0
+	if o.empty != nil {
+		close(o.empty)
+		o.empty = nil
+	}
+	return nil
+}
+
+// sent removes the first message.
+func (o *outbox) sent() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.bytes -= len(*o.list[o.head])
+	o.list[o.head] = nil
+	o.head++
+	switch {
+	case o.head == len(o.list) && cap(o.list) > outboxKeep:
+		o.list, o.head = nil, 0
+	case o.head == len(o.list), o.head > len(o.list)/2 && o.head > outboxKeep:
+		n := copy(o.list, o.list[o.head:])
+		clear(o.list[n:])
+		o.list, o.head = o.list[:n], 0
+	}
+}
+
+// outboxKeep is how many places an empty outbox keeps.
+const outboxKeep = 64
+
+// close takes no more messages, and forgets those that are not being written.
+// It returns how many bytes they were.
+func (o *outbox) close() (bytes int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	for i := o.head + 1; i < len(o.list); i++ {
+		bytes += len(*o.list[i])
+		o.list[i] = nil
+	}
+	o.list = o.list[:min(o.head+1, len(o.list))]
+	o.bytes -= bytes
+	return bytes
+}
+
+// flushed returns a channel that is closed when nothing waits any more.
+func (o *outbox) flushed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.writing {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if o.empty == nil {
+		o.empty = make(chan struct{})
+	}
+	return o.empty
+}
+
+// writers are goroutines that send what is in outboxes. They wait for the next
+// instead of ending: a new goroutine for each answer would cost more than the
+// answer, its stack grows anew every time.
+type writers struct {
+	next chan *session
+	stop <-chan struct{}
+	idle atomic.Int32
+}
+
+// writersIdle is how many may wait.
+const writersIdle = 64
+
+func newWriters(stop <-chan struct{}) *writers {
+	return &writers{next: make(chan *session), stop: stop}
+}
+
+// send has a writer see to the outbox of s.
+func (w *writers) send(s *session) {
+	select {
+	case w.next <- s:
+	default:
+		go w.work(s)
+	}
+}
+
+func (w *writers) work(s *session) {
+	for {
+		s.write()
+		if w.idle.Add(1) > writersIdle {
+			w.idle.Add(-1)
+			return
+		}
+		select {
+		case s = <-w.next:
+			w.idle.Add(-1)
+		case <-w.stop:
+			return
+		}
+	}
+}
 
 func newSession(g *Gateway, rt *route, caller Caller, remote string, ident Identity) *session {
 	s := &session{g: g, route: rt, caller: caller, remote: remote, ident: ident, opened: time.Now(), room: make(chan struct{}, 1), seat: newSeat(ident.Expires)}
@@ -187,6 +335,12 @@ func (s *session) bind(h *hub) error {
 		deliver = s.enqueue
 	}
 	p := h.join(deliver)
+	h.mu.Lock()
+	p.check = s.watch
+	if h.shared {
+		p.take = s.give
+	}
+	h.mu.Unlock()
 	s.mu.Lock()
 	s.hub, s.port = h, p
 	ended := s.ended
@@ -293,6 +447,8 @@ func (s *session) batches() bool {
 // deliver sends a message to the client and waits until the wire has it: the
 // backpressure of a server that belongs to one client.
 func (s *session) deliver(msg []byte) {
+	s.delivering.Add(1)
+	defer s.delivering.Add(-1)
 	if s.replay != nil {
 		if s.replay.Send(s.ending(msg), true) {
 			s.sent.Add(1)
@@ -313,48 +469,109 @@ func (s *session) deliver(msg []byte) {
 
 // enqueue is deliver for shared servers: it does not wait.
 func (s *session) enqueue(msg []byte) {
+	b := lineOf(len(msg) + 1)
+	*b = append(*b, msg...)
+	s.give(b)
+}
+
+// give is enqueue for a buffer that is not the caller's any more.
+func (s *session) give(b *[]byte) {
+	*b = s.ending(*b)
 	if s.replay != nil {
-		if s.replay.Send(s.ending(msg), false) {
+		ok := s.replay.Send(*b, false)
+		putLine(b)
+		if ok {
 			s.sent.Add(1)
 			return
 		}
-		go s.End(ws.CloseTryAgainLater, "too many unread answers")
+		s.endSlow()
 		return
 	}
+	n := int64(len(*b))
+	s.queued.Add(n)
+	taken, start, full := s.out.put(b)
+	if !taken {
+		s.queued.Add(-n)
+		putLine(b)
+		if full {
+			s.endSlow()
+		}
+		return
+	}
+	if start {
+		s.g.writers.send(s)
+	}
+}
+
+// write sends what is in the outbox until it is empty.
+func (s *session) write() {
+	for {
+		b := s.out.first()
+		if b == nil {
+			return
+		}
+		s.mu.Lock()
+		c := s.conn
+		s.mu.Unlock()
+		if c != nil && c.WriteMessage(context.Background(), ws.Text, *b) == nil {
+			s.sent.Add(1)
+		} // else the end of the connection is told elsewhere
+		n := int64(len(*b))
+		s.out.sent()
+		putLine(b)
+		s.shrunk(n)
+	}
+}
+
+// shrunk notes that n bytes less wait for the client.
+func (s *session) shrunk(n int64) {
+	if left := s.queued.Add(-n); left <= queueSoft && left+n > queueSoft {
+		select {
+		case s.room <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// watch ends a session whose client does not read what waits for it. It is
+// called every second. A client that reads slowly is left alone: what counts is
+// that nothing moves.
+func (s *session) watch(now time.Time) {
 	s.mu.Lock()
 	c := s.conn
 	s.mu.Unlock()
-	if c == nil {
+	queued := s.queued.Load()
+	if c == nil || queued == 0 && s.delivering.Load() == 0 {
+		s.stalled = time.Time{}
 		return
 	}
-	data := s.ending(bytes.Clone(msg))
-	n := int64(len(data))
-	total := s.queued.Add(n)
-	switch {
-	case total-n > queueHard:
-		s.End(ws.CloseTryAgainLater, "too many unread answers")
-	case total > queueSoft && total > n && s.slow.CompareAndSwap(false, true):
-		time.AfterFunc(slowTimeout, func() {
-			if s.queued.Load() > queueSoft {
-				s.End(ws.CloseTryAgainLater, "answers are not being read")
-			}
-			s.slow.Store(false)
-		})
+	if moved := c.Stats().Sent.Bytes; s.stalled.IsZero() || moved != s.moved {
+		s.moved, s.stalled = moved, now
+		return
 	}
-	err := c.Send(context.Background(), ws.Outgoing{Type: ws.Text, Data: data, Done: func(err error) {
-		if err == nil {
-			s.sent.Add(1)
-		}
-		if left := s.queued.Add(-n); left <= queueSoft && left+n > queueSoft {
-			select {
-			case s.room <- struct{}{}:
-			default:
-			}
-		}
-	}})
-	if err != nil {
-		s.queued.Add(-n)
+	if d := now.Sub(s.stalled); d >= stallTimeout || d >= slowTimeout && queued > queueSoft {
+		s.endSlow()
 	}
+}
+
+// endSlow closes a client with 1013 because it does not read. Its socket is
+// full, so the Close may not get through; the connection then ends with that
+// code on this side, for the log and the figures, when CloseTimeout is over.
+func (s *session) endSlow() {
+	s.mu.Lock()
+	c, final := s.conn, s.final
+	s.final = true
+	s.mu.Unlock()
+	if final {
+		return
+	}
+	s.g.log.Warn("a client does not read", "session", s.caller.Session, "route", s.route.Name, "queued", s.queued.Load())
+	s.shrunk(int64(s.out.close()))
+	if c != nil {
+		go func() { _ = c.Close(ws.CloseTryAgainLater, reasonSlow) }()
+		return
+	}
+	go s.end() // the caller may hold up the server
 }
 
 // ending adds the line feed of clients that want one.
@@ -472,11 +689,22 @@ func (s *session) End(code ws.CloseCode, reason string) {
 	c := s.conn
 	s.final = true
 	s.mu.Unlock()
-	if c != nil {
-		go func() { _ = c.Close(code, reason) }()
-		return // Closed of the handler does the rest
+	if c == nil {
+		s.end()
+		return
 	}
-	s.end()
+	go func() {
+		// What was said before is sent before, if the client takes it.
+		t := time.NewTimer(flushTimeout)
+		defer t.Stop()
+		select {
+		case <-s.out.flushed():
+		case <-c.Done():
+		case <-t.C:
+		}
+		s.out.close()
+		_ = c.Close(code, reason)
+	}() // Closed of the handler does the rest
 }
 
 func closeError(code ws.CloseCode, reason string) error {

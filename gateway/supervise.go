@@ -240,6 +240,10 @@ func (h *hub) failed(err error, all bool) {
 		if h.cause != nil {
 			err, h.cause = h.cause, nil
 		}
+		var lost *sessionLostError
+		if errors.As(err, &lost) {
+			h.againLocked(lost.unsent)
+		}
 		if !h.since.IsZero() && time.Since(h.since) >= healthyAfter {
 			h.fails = 0
 		}
@@ -255,6 +259,7 @@ func (h *hub) failed(err error, all bool) {
 	}
 	open := h.state == hubBroken && h.fails == breakerFails
 	h.peer, h.since, h.broken = nil, time.Time{}, err
+	h.out, h.outlen = nil, 0 // their calls are answered below
 	var lost []*call
 	for _, c := range h.calls {
 		if c.sent || all {
@@ -280,6 +285,28 @@ func (h *hub) failed(err error, all bool) {
 	if open && h.onBreak != nil {
 		h.onBreak(err)
 	}
+}
+
+// againLocked takes back calls that the server has not carried out. They wait
+// for its successor, once.
+func (h *hub) againLocked(unsent [][]byte) {
+	var items []item
+	for _, line := range unsent {
+		m, err := envelope.Parse(line)
+		if err != nil {
+			continue
+		}
+		n, _ := number(m.IDBytes())
+		c := h.calls[n]
+		if c == nil || c.port == nil || !c.sent || c.again || c.cancelled {
+			continue
+		}
+		h.idleLocked(c)
+		c.sent, c.again = false, true
+		items = append(items, item{line: line, call: c})
+		h.backlen += len(line)
+	}
+	h.backlog = append(items, h.backlog...)
 }
 
 // close ends the hub and its server. Calls in flight are answered with why.
