@@ -81,35 +81,41 @@ func TestEdgeCasesNoResetAfterTheClose(t *testing.T) {
 	}
 }
 
-// Peers that break a rule and stay cost no buffer each while they are waited
-// for.
+// Peers that closed in order, or broke a rule, and stay cost no buffer each while
+// they are waited for.
 func TestBuffersLingerHoldsNone(t *testing.T) {
-	const conns, each = 300, 16 << 10
-	cfg := &Config{CloseTimeout: -1}
-	var peers []net.Conn
-	var all []*Conn
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	for range conns {
-		nc, ours := tcpPair(t, 0)
-		c := NewConn(ours, RoleServer, cfg)
-		peers, all = append(peers, nc), append(all, c)
-		go c.Drain(background)
-		if _, err := nc.Write([]byte{0x83, 0x80, 1, 2, 3, 4}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := io.Copy(io.Discard, nc); err != nil { // to the FIN
-			t.Fatal(err)
-		}
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	if got := int64(after.HeapAlloc) - int64(before.HeapAlloc); got > conns*each {
-		t.Errorf("%d connections that wait for a FIN hold %d bytes of heap each, want at most %d", conns, got/conns, each)
-	}
-	for i, nc := range peers {
-		nc.Close()
-		<-all[i].Done()
+	const conns, each = 200, 16 << 10
+	for name, first := range map[string][]byte{
+		"closed in order": {0x88, 0x80, 1, 2, 3, 4},
+		"failed":          {0x83, 0x80, 1, 2, 3, 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var peers []net.Conn
+			var all []*Conn
+			var before, after runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&before)
+			for range conns {
+				nc, ours := tcpPair(t, 0)
+				c := NewConn(ours, RoleServer, &Config{CloseTimeout: -1})
+				peers, all = append(peers, nc), append(all, c)
+				go c.Drain(background)
+				if _, err := nc.Write(first); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, nc); err != nil { // to the FIN
+					t.Fatal(err)
+				}
+			}
+			runtime.GC()
+			runtime.ReadMemStats(&after)
+			if got := int64(after.HeapAlloc) - int64(before.HeapAlloc); got > conns*each {
+				t.Errorf("%d connections that wait for a FIN hold %d bytes of heap each, want at most %d", conns, got/conns, each)
+			}
+			for i, nc := range peers {
+				nc.Close()
+				<-all[i].Done()
+			}
+		})
 	}
 }

@@ -202,7 +202,9 @@ func (c *Conn) atHand() (*proto.Event, error) {
 		case proto.Pong:
 			c.gotPong(ev.Payload)
 		case proto.Close:
-			return nil, c.gotClose(ev.Code, string(ev.Payload))
+			code, reason := ev.Code, string(ev.Payload)
+			c.releaseBuf() // nothing that follows counts
+			return nil, c.gotClose(code, reason)
 		}
 	}
 	return nil, nil
