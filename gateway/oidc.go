@@ -175,8 +175,8 @@ func unsafeURL(s string) string {
 // Issuer is where tokens come from.
 func (v *OIDC) Issuer() string { return v.o.Issuer }
 
-// Scopes are those that a token needs.
-func (v *OIDC) Scopes() []string { return slices.Clone(v.o.Scopes) }
+// Audience is what tokens have to be for.
+func (v *OIDC) Audience() string { return v.o.Audience }
 
 // Find looks up where the issuer's keys are, unless that is known. A gateway
 // need not call it: the first token does. It tells at the start whether the

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -11,8 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -66,8 +65,10 @@ type gate struct {
 	flags   *gateFlags
 	log     *slog.Logger
 	watcher *gateway.Watcher
-	tokens  *gateway.Tokens
-	token   string // to print, "" if it was not made here
+	auth    *gateway.Credentials // nil: everybody
+	static  bool                 // there are long-lived tokens
+	token   string               // to print, "" if it was not made here
+	tls     *gateway.ServerTLS   // nil: ws
 	gw      *gateway.Gateway
 	echo    ws.Server
 	http    *http.Server
@@ -79,10 +80,10 @@ type gate struct {
 // principal of the one token that the command line knows.
 const owner = "owner"
 
-// open checks the flags and listens. tokens, if not nil, are those of a
-// configuration file; change may adjust the gateway's options.
-func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*gateway.Options)) (*gate, error) {
-	g := &gate{flags: f, scheme: "ws", tokens: tokens}
+// open checks the flags and listens. c, if not nil, says who may come in and
+// how TLS is spoken where flags do not; change may adjust the gateway's options.
+func (f *gateFlags) open(stderr io.Writer, c *gateway.Config, change func(*gateway.Options)) (*gate, error) {
+	g := &gate{flags: f, scheme: "ws"}
 	var err error
 	if g.log, err = f.logger(stderr); err != nil {
 		return nil, err
@@ -91,7 +92,10 @@ func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*
 	if err != nil {
 		return nil, err
 	}
-	if f.noAuth && !loopback && !f.exposed {
+	if err := g.credentials(c); err != nil {
+		return nil, err
+	}
+	if g.auth == nil && !loopback && !f.exposed {
 		return nil, hinted(fmt.Errorf("%s can be reached from other machines, and --no-auth would let anybody there run the tools", f.listen),
 			"listen on 127.0.0.1, or leave --no-auth out, or say --let-strangers-run-my-tools")
 	}
@@ -100,13 +104,11 @@ func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*
 		hosts = ws.LoopbackHosts()
 	}
 	opts := gateway.Options{Logger: g.log, Accept: ws.AcceptOptions{Origins: f.origins, Hosts: hosts}}
-	if !f.noAuth {
-		if g.tokens == nil {
-			if err := g.makeTokens(); err != nil {
-				return nil, err
-			}
+	if g.auth != nil {
+		opts.Auth = g.auth
+		if c != nil && g.auth.OIDC != nil {
+			opts.Resource = c.Resource()
 		}
-		opts.Auth = g.tokens
 	}
 	if change != nil {
 		change(&opts)
@@ -116,8 +118,7 @@ func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*
 		return nil, err
 	}
 	g.watcher = gateway.NewWatcher(g.log, exe, "mcp", "watch-children")
-	tlsConfig, err := f.tls()
-	if err != nil {
+	if err := g.openTLS(c); err != nil {
 		return nil, err
 	}
 	if err := f.trace.open(stderr); err != nil {
@@ -127,9 +128,10 @@ func (f *gateFlags) open(stderr io.Writer, tokens *gateway.Tokens, change func(*
 		f.trace.close()
 		return nil, err
 	}
-	if tlsConfig != nil {
-		g.ln, g.scheme = tls.NewListener(g.ln, tlsConfig), "wss"
+	if g.tls != nil {
+		g.ln, g.scheme = tls.NewListener(g.ln, g.tls.Config()), "wss"
 	}
+	g.findIssuer()
 	g.ln = f.trace.listener(g.ln)
 	g.gw = gateway.New(opts)
 	g.echo.Options = opts.Accept
@@ -165,84 +167,6 @@ func onLoopback(listen string) (bool, error) {
 	return err == nil && ip.IsLoopback(), nil
 }
 
-func (g *gate) makeTokens() error {
-	token := os.Getenv(tokenEnv)
-	if f := g.flags.tokenFile; f != "" {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			return err
-		}
-		if token = strings.TrimSpace(string(b)); token == "" {
-			return fmt.Errorf("%s is empty; put a token in it", f)
-		}
-	}
-	if token == "" {
-		token = gateway.NewSecret()
-		g.token = token
-	}
-	if len(token) < 16 {
-		return errors.New("the token has less than 16 characters; take a longer one, for instance the output of: openssl rand -base64 24")
-	}
-	g.tokens = gateway.NewTokens()
-	g.tokens.Add(owner, token)
-	return nil
-}
-
-// tls returns the configuration for wss, nil for ws.
-func (f *gateFlags) tls() (*tls.Config, error) {
-	if f.tlsCert == "" && f.tlsKey == "" {
-		if f.clientCA != "" {
-			return nil, errors.New("--tls-client-ca needs --tls-cert and --tls-key")
-		}
-		return nil, nil
-	}
-	if f.tlsCert == "" || f.tlsKey == "" {
-		return nil, errors.New("--tls-cert and --tls-key belong together")
-	}
-	files := &certFiles{cert: f.tlsCert, key: f.tlsKey}
-	if _, err := files.get(nil); err != nil {
-		return nil, err
-	}
-	cfg := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: files.get, NextProtos: []string{"http/1.1"}}
-	if f.clientCA != "" {
-		var err error
-		if cfg.ClientCAs, err = certPool(f.clientCA); err != nil {
-			return nil, err
-		}
-		cfg.ClientAuth = tls.RequireAndVerifyClientCert
-	}
-	return cfg, nil
-}
-
-// certFiles reads a certificate again when its file has changed, so that a
-// renewed one needs no restart.
-type certFiles struct {
-	cert, key string
-	mu        sync.Mutex
-	changed   time.Time
-	current   *tls.Certificate
-}
-
-func (c *certFiles) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	info, err := os.Stat(c.cert)
-	if err == nil && c.current != nil && info.ModTime().Equal(c.changed) {
-		return c.current, nil
-	}
-	if err == nil {
-		var pair tls.Certificate
-		if pair, err = tls.LoadX509KeyPair(c.cert, c.key); err == nil {
-			c.current, c.changed = &pair, info.ModTime()
-			return c.current, nil
-		}
-	}
-	if c.current != nil {
-		return c.current, nil // half-written files are tried again next time
-	}
-	return nil, err
-}
-
 // A place is something that the port answers, for people.
 type place struct{ path, what string }
 
@@ -255,8 +179,10 @@ func (g *gate) mux() *http.ServeMux {
 	mux.Handle("/mcp", g.gw)
 	mux.Handle("/mcp/", g.gw)
 	mux.Handle("/echo", &g.echo)
-	if g.tokens != nil {
-		mux.Handle("/admin/", g.gw.Admin(g.tokens))
+	mux.Handle("/.well-known/oauth-protected-resource", g.gw)
+	mux.Handle("/.well-known/oauth-protected-resource/", g.gw)
+	if g.auth != nil {
+		mux.Handle("/admin/", g.gw.Admin(g.auth.Admins()))
 	} else {
 		mux.Handle("/admin/", g.gw.Admin(gateway.Anyone{}))
 	}
@@ -273,8 +199,8 @@ func (g *gate) mux() *http.ServeMux {
 	metrics := promhttp.HandlerFor(reg, promhttp.HandlerOpts{})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		host, _, _ := net.SplitHostPort(r.RemoteAddr)
-		if ip := net.ParseIP(host); g.tokens != nil && (ip == nil || !ip.IsLoopback()) {
-			if _, err := g.tokens.Authenticate(r, nil); err != nil {
+		if ip := net.ParseIP(host); g.auth != nil && (ip == nil || !ip.IsLoopback()) {
+			if _, err := g.auth.Authenticate(r, nil); err != nil {
 				w.Header().Set("WWW-Authenticate", "Bearer")
 				http.Error(w, err.Error(), http.StatusUnauthorized)
 				return
@@ -299,6 +225,11 @@ func (g *gate) index(w http.ResponseWriter, r *http.Request) {
 		}
 		w.WriteHeader(http.StatusNotFound)
 		fmt.Fprintf(w, "there is nothing at %q; WebSockets are at %s\n", r.URL.Path, strings.Join(sockets, ", "))
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		w.Header().Set("Allow", "GET, HEAD")
+		w.WriteHeader(http.StatusMethodNotAllowed)
 		return
 	}
 	fmt.Fprintf(w, "This is weft. On this port there are:\n\n")
@@ -332,28 +263,21 @@ func (g *gate) run(ctx context.Context, handler http.Handler) error {
 }
 
 // url is the address of a path on the port.
-func (g *gate) url(path string) string { return g.scheme + "://" + g.ln.Addr().String() + path }
+func (g *gate) url(path string) string { return g.scheme + "://" + reachable(g.ln.Addr()) + path }
+
+// reachable is the address of a listener for somebody on this machine to dial.
+func reachable(a net.Addr) string {
+	if t, ok := a.(*net.TCPAddr); ok && t.IP.IsUnspecified() {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(t.Port))
+	}
+	return a.String()
+}
 
 // welcome prints how to reach the port: the token as a header to paste, a URL
 // with a one-time ticket, and the next command to try.
 func (g *gate) welcome(w io.Writer, path, tool, args string) {
 	fmt.Fprintf(w, "weft: listening on %s\n", g.url(path))
-	prefix := ""
-	switch {
-	case g.tokens == nil:
-		fmt.Fprintln(w, "weft: no token is needed (--no-auth)")
-	case g.token != "":
-		prefix = tokenEnv + "=" + g.token + " "
-		fmt.Fprintf(w, "weft: clients need this header   Authorization: Bearer %s\n", g.token)
-	default:
-		prefix = tokenEnv + "=… "
-		fmt.Fprintln(w, "weft: clients need the token as  Authorization: Bearer …")
-	}
-	if g.token != "" {
-		if t, err := g.tokens.Ticket(owner, 10*time.Minute); err == nil {
-			fmt.Fprintf(w, "weft: or, once within 10 min     %s?ticket=%s\n", g.url(path), t)
-		}
-	}
+	prefix := g.welcomeAuth(w, g.url(path))
 	call := g.url(path)
 	if tool != "" {
 		call += " " + tool + " '" + args + "'"

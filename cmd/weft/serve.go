@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -76,7 +77,6 @@ type serving struct {
 func (s *serving) open(cmd *cobra.Command) error {
 	server := gateway.NewBuiltin(version())
 	s.builtin = &gateway.InProcess{Name: "built-in tools", Server: func(gateway.Caller) *mcp.Server { return server }}
-	var tokens *gateway.Tokens
 	if s.file != "" {
 		var err error
 		if s.config, err = gateway.LoadConfig(s.file); err != nil {
@@ -95,13 +95,8 @@ func (s *serving) open(cmd *cobra.Command) error {
 		if c.Auth.None && !changed("no-auth") {
 			s.flags.noAuth = true
 		}
-		if len(c.Auth.Tokens) > 0 && !s.flags.noAuth {
-			if tokens, err = c.Tokens(); err != nil {
-				return err
-			}
-		}
 	}
-	g, err := s.flags.open(cmd.ErrOrStderr(), tokens, func(o *gateway.Options) {
+	g, err := s.flags.open(cmd.ErrOrStderr(), s.config, func(o *gateway.Options) {
 		if s.attach {
 			o.Attach = []string{owner}
 			if o.Auth == nil {
@@ -121,6 +116,10 @@ func (s *serving) open(cmd *cobra.Command) error {
 	}
 	s.gate = g
 	routes, err := s.routes(s.config)
+	if err == nil && s.attach && g.auth != nil && !g.static && (s.config == nil || len(s.config.Auth.Attach) == 0) {
+		err = hinted(errors.New("--attach is for the bearer of the gateway's own token, and there is none"),
+			"name the principals who may attach servers: attach = [\"…\"] under [auth]")
+	}
 	if err == nil {
 		err = g.gw.SetRoutes(routes)
 	}
@@ -177,6 +176,9 @@ func (s *serving) run(cmd *cobra.Command) error {
 		handler = bySubprotocol(calls, mux)
 		fmt.Fprintf(cmd.ErrOrStderr(), "weft: for a video call          %s chat join %s --source pattern\n", program(), g.url("/chat"))
 	}
+	if calls == nil {
+		fmt.Fprintln(cmd.ErrOrStderr(), "weft: no video calls: on an address that others can reach, /chat needs --chat-password-file or --chat-clients-file")
+	}
 	err := g.run(ctx, handler)
 	if calls != nil {
 		grace, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -217,6 +219,9 @@ func (s *serving) reloads(ctx context.Context) {
 	for {
 		select {
 		case <-hup:
+			if s.gate.tls != nil {
+				s.gate.tls.Reload()
+			}
 			c, err := gateway.LoadConfig(s.file)
 			var routes []gateway.Route
 			if err == nil {
