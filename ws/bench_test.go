@@ -126,6 +126,37 @@ func BenchmarkAppendMessage(b *testing.B) {
 	}
 }
 
+// BenchmarkFragments reads messages that the peer has cut small; the time is
+// that of one fragment.
+func BenchmarkFragments(b *testing.B) {
+	const fragments = 4096
+	for _, size := range []int{0, 1, 16, 256} {
+		b.Run(fmt.Sprintf("size=%d", size), func(b *testing.B) {
+			s := proto.NewSender(RoleClient, func() [4]byte { return [4]byte{1, 2, 3, 4} })
+			p := make([]byte, size)
+			var stream []byte
+			for i := range fragments {
+				var err error
+				if stream, err = s.AppendData(stream, wire.Binary, i == fragments-1, p); err != nil {
+					b.Fatal(err)
+				}
+			}
+			nc, _ := net.Pipe()
+			c := NewConn(&loopConn{Conn: nc, stream: stream}, RoleServer, &Config{MaxMessageSize: -1})
+			var buf []byte
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := 0; i < b.N; i += fragments {
+				_, got, err := c.AppendMessage(context.Background(), buf[:0])
+				if err != nil || len(got) != fragments*size {
+					b.Fatal(len(got), err)
+				}
+				buf = got
+			}
+		})
+	}
+}
+
 // BenchmarkWriteMessage frames messages in both roles: no allocation for a
 // message.
 func BenchmarkWriteMessage(b *testing.B) {

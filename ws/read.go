@@ -210,6 +210,20 @@ func (c *Conn) atHand() (*proto.Event, error) {
 	return nil, nil
 }
 
+// gather takes the payload of whole fragments that are at hand into dst, as far
+// as they neither begin nor end a message, and returns how much that is. They
+// need no event each; whoever traces frames gets one all the same.
+func (c *Conn) gather(dst []byte) int {
+	r := &c.r
+	if t := c.trace(); len(r.in) == 0 || r.kept != nil || t != nil && t.Frame != nil {
+		return 0
+	}
+	n, took, frames := r.recv.Gather(dst, r.in)
+	r.in = r.in[took:]
+	r.count.frames += uint64(frames)
+	return n
+}
+
 // gotFrame counts a frame whose header was accepted.
 func (c *Conn) gotFrame(ev *proto.Event) {
 	t := &c.r.count
@@ -611,6 +625,8 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 			c.uncharge()
 			return MessageType(e.Opcode), r.recv.Fragments(), nil
 		}
+		n := len(buf.b)
+		buf.b = buf.b[:n+c.gather(buf.b[n:buf.end(c)])]
 	}
 }
 
@@ -761,6 +777,9 @@ func (m *MessageReader) copy(p []byte) (n int, err error) {
 		m.ev.Payload = m.ev.Payload[k:]
 		m.fin = m.ev.Last && len(m.ev.Payload) == 0
 		if m.fin || n == 0 || n == len(p) {
+			return n, nil
+		}
+		if n += m.c.gather(p[n:]); n == len(p) {
 			return n, nil
 		}
 		ev, err := m.c.atHand()

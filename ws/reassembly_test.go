@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -163,4 +165,62 @@ func TestReassemblyOfAMessageThatNeverEnds(t *testing.T) {
 		p.Send(`TEXT "fresh"`)
 		wantMessage(t, c, Text, []byte("fresh"))
 	})
+}
+
+// A message of hundreds of tiny fragments that come in one segment is counted
+// frame by frame, however it is read, and a hook for frames sees each of them.
+func TestReassemblyCountsEveryFragment(t *testing.T) {
+	const fragments = 700
+	for _, traced := range []bool{false, true} {
+		for _, stream := range []bool{false, true} {
+			bubble(t, func(t *testing.T, role Role) {
+				var seen, dataSeen int
+				cfg := Config{}
+				if traced {
+					cfg.Trace = &Trace{Frame: func(f FrameInfo) {
+						if f.Dir != In {
+							return
+						}
+						if seen++; f.Index != int64(seen) {
+							t.Errorf("frame %d was traced as frame %d", seen, f.Index)
+						}
+						if f.Fragment > 0 {
+							if dataSeen++; f.Fragment != dataSeen {
+								t.Errorf("fragment %d was traced as %d", dataSeen, f.Fragment)
+							}
+						}
+					}}
+				}
+				c, p, _ := setup{client: cfg, server: cfg}.scripted(t, role)
+				var segment []byte
+				for _, f := range p.Frames(`TEXT fin=0 "é"`, fmt.Sprintf(`CONT fin=0 "ü" repeat=%d`, fragments/2-1), `PING "in between"`,
+					fmt.Sprintf(`CONT fin=0 "" repeat=%d`, fragments/2-1), `CONT "."`) {
+					segment = append(segment, f...)
+				}
+				want := "é" + strings.Repeat("ü", fragments/2-1) + "."
+				p.SendBytes(segment)
+				var got []byte
+				var err error
+				if stream {
+					var m *MessageReader
+					if m, err = c.NextReader(background); err == nil {
+						got, err = io.ReadAll(m)
+					}
+				} else {
+					_, got, err = c.ReadMessage(background)
+				}
+				if err != nil || string(got) != want {
+					t.Fatalf("%d bytes, %v, want %d", len(got), err, len(want))
+				}
+				p.Want(`PONG "in between"`)
+				s := c.Stats().Received
+				if s.Frames != fragments+1 || s.Control != 1 || s.Bytes != uint64(len(segment)) || s.Fragments[9] != 1 || s.LargestMessage != int64(len(want)) {
+					t.Errorf("%d bytes were counted as %+v", len(segment), s)
+				}
+				if traced && seen != fragments+1 {
+					t.Errorf("%d frames were traced, want %d", seen, fragments+1)
+				}
+			})
+		}
+	}
 }

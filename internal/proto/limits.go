@@ -29,6 +29,15 @@ type Limits struct {
 	Deflate      bool          // permessage-deflate is in force: RSV1 has a meaning
 }
 
+// affords reports whether a message of so many payload bytes, whose frames were
+// so much shorter than FrameCost, surely stays within its limits.
+func (l *Limits) affords(size, overhead int64) bool {
+	if l.MessageSize > 0 {
+		return size <= l.MessageSize && size+overhead <= max(l.MessageSize, FrameBudgetMin)
+	}
+	return overhead <= FrameCost*FrameBudgetMin
+}
+
 // A LimitError is a limit of ours exceeded by the peer.
 type LimitError struct {
 	Limit string         // name of the limit, as in the configuration

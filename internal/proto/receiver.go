@@ -243,9 +243,7 @@ func (r *Receiver) whole(ev *Event, p []byte) int {
 		overhead += FrameCost - int64(n)
 	}
 	lim := r.lim
-	if lim.MessageSize > 0 && (size > lim.MessageSize || size+overhead > max(lim.MessageSize, FrameBudgetMin)) ||
-		lim.MessageSize <= 0 && overhead > FrameCost*FrameBudgetMin ||
-		lim.Fragments > 0 && frags > lim.Fragments {
+	if !lim.affords(size, overhead) || lim.Fragments > 0 && frags > lim.Fragments {
 		return 0
 	}
 	seq := r.seq
@@ -292,6 +290,82 @@ func (r *Receiver) whole(ev *Event, p []byte) int {
 	r.offset += int64(at + n)
 	ev.Kind, ev.Opcode, ev.FrameStart, ev.First, ev.Last, ev.Payload = Data, typ, true, op != wire.Continuation, fin, payload
 	return at + n
+}
+
+// Gather is the short way for a message that the peer has cut small, without an
+// event for each fragment. From the beginning of p it takes whole frames that
+// continue the open message and do not end it, puts their payload, unmasked,
+// one behind the other into dst, and returns how much that is, how many bytes of
+// p it took, and how many frames. It stops at the first frame that is anything
+// else, is not all there, breaks a rule, exceeds a limit or has no room in dst;
+// Step judges that one. p is not changed.
+func (r *Receiver) Gather(dst, p []byte) (nd, np, frames int) {
+	if r.err != nil || r.closed || r.inFrame || r.headLen > 0 || !r.seq.open || r.packed {
+		return 0, 0, 0
+	}
+	head, second := 2, byte(0)
+	if r.from == Client {
+		head, second = 6, 0x80
+	}
+	lim := r.lim
+	text := r.opcode == wire.Text
+	last, lastSize := p, 0
+	for lim.Fragments <= 0 || r.frags+frames < lim.Fragments {
+		b := p[np:]
+		// RFC 6455, 5.2: FIN and the reserved bits clear, opcode 0.
+		if len(b) < head || b[0] != 0 || b[1]&0x80 != second {
+			break
+		}
+		n, at := int(b[1]&0x7f), head
+		if n >= 126 {
+			if at += 2; n == 127 || len(b) < at {
+				break
+			}
+			if n = int(b[2])<<8 | int(b[3]); n <= 125 {
+				break
+			}
+		}
+		if len(b)-at < n || len(dst)-nd < n {
+			break
+		}
+		size, overhead := r.size+int64(n), r.overhead+max(FrameCost-int64(n), 0)
+		if !lim.affords(size, overhead) {
+			break
+		}
+		if n > 0 {
+			to, from := dst[nd:nd+n], b[at:at+n]
+			switch {
+			case second == 0:
+				copy(to, from)
+			case n < 8: // quicker than a call
+				key := b[at-4 : at]
+				for i, x := range from {
+					to[i] = x ^ key[i&3]
+				}
+			default:
+				wire.MaskCopy([4]byte(b[at-4:at]), to, from)
+			}
+			if text {
+				t := r.text
+				if t.Next(to) >= 0 {
+					break
+				}
+				r.text = t
+			}
+		}
+		r.size, r.overhead = size, overhead
+		nd, np, frames = nd+n, np+at+n, frames+1
+		last, lastSize = b, n
+	}
+	if frames == 0 {
+		return 0, 0, 0
+	}
+	r.got, r.frags, r.offset = r.got+int64(nd), r.frags+frames, r.offset+int64(np)
+	f := &r.frame
+	f.Header, _ = wire.ParseHeader(last)
+	f.Index, f.Fragment = f.Index+int64(frames), r.frags
+	f.Offset = r.offset - int64(wire.HeaderSize(last[1])+lastSize)
+	return nd, np, frames
 }
 
 // header takes header bytes from p and returns how many. When the header is
