@@ -1,6 +1,8 @@
 package chat
 
 import (
+	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/pion/opus"
@@ -162,92 +164,177 @@ func (m *member) audio(p acip.Packet) {
 	m.ring.put(s)
 }
 
-// A mixer sends everybody the sound of all others, 50 times a second.
-type mixer struct{ stop chan struct{} }
-
 // tune starts or stops the mixer: it runs while somebody speaks and somebody
 // hears. r.mu is held.
 func (r *room) tune() {
 	speaks, hears := false, false
 	for _, m := range r.members {
 		speaks = speaks || m.streams&acip.StreamAudio != 0
-		hears = hears || m.hears
+		hears = hears || m.hears()
 	}
 	switch on := speaks && hears; {
 	case on && r.mixer == nil:
-		x := &mixer{make(chan struct{})}
+		x := &mixer{room: r, stop: make(chan struct{}), voices: map[*member]*voice{}}
 		r.mixer = x
-		r.server.wait.Go(func() { r.mix(x) })
+		r.server.wait.Go(x.run)
 	case !on && r.mixer != nil:
 		close(r.mixer.stop)
 		r.mixer = nil
 	}
 }
 
-func (r *room) mix(x *mixer) {
+// A mixer sends everybody the sound of all others, 50 times a second. All but
+// the first line belongs to the goroutine that runs it.
+type mixer struct {
+	room *room
+	stop chan struct{}
+
+	total  [mixFrame]float32
+	parts  [][mixFrame]float32 // of the members, by place in the room
+	heard  []bool              // whether a part holds sound
+	mixes  []mixed             // what goes out
+	voices map[*member]*voice
+	pool   acip.BufferPool
+}
+
+// mixed is what one member is to hear.
+type mixed struct {
+	to      *member
+	codecs  uint32 // that it takes
+	whole   bool   // the sum of all: nobody is left out
+	samples [mixFrame]float32
+}
+
+func (x *mixer) run() {
 	tick := time.NewTicker(time.Second / 50)
 	defer tick.Stop()
-	var total [mixFrame]float32
-	var parts [][mixFrame]float32
-	batch := acip.AudioBatch{Batches: 1, Rate: acip.SampleRate, Channels: 1, Samples: make([]float32, mixFrame)}
-	var pool acip.BufferPool
 	for {
 		select {
 		case <-x.stop:
 			return
 		case <-tick.C:
-			parts = r.mixOnce(&total, parts, &batch, &pool)
+			x.mix()
+			x.send()
 		}
 	}
 }
 
-// mixOnce takes 20 ms of every sender and sends each listener the sum of the
-// others. When nobody is to be heard nothing is sent.
-func (r *room) mixOnce(total *[mixFrame]float32, parts [][mixFrame]float32, batch *acip.AudioBatch, pool *acip.BufferPool) [][mixFrame]float32 {
+// mix takes 20 ms of every sender and makes for each listener the sum of the
+// others, less those whom the listener has muted.
+func (x *mixer) mix() {
+	r := x.room
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for len(parts) < len(r.members) {
-		parts = append(parts, [mixFrame]float32{})
+	x.mixes = x.mixes[:0]
+	if over := len(r.members) - len(x.parts); over > 0 {
+		x.parts = append(x.parts, make([][mixFrame]float32, over)...)
+		x.heard = append(x.heard, make([]bool, over)...)
 	}
-	clear(total[:])
-	heard := 0
+	clear(x.total[:])
+	speaking := 0
 	for i, m := range r.members {
-		m.heard = m.ring.take(&parts[i])
-		if !m.heard {
+		if x.heard[i] = m.ring.take(&x.parts[i]); !x.heard[i] {
 			continue
 		}
-		heard++
-		for k, v := range parts[i] {
-			total[k] += v
+		speaking++
+		for k, v := range x.parts[i] {
+			x.total[k] += v
 		}
 	}
-	if heard == 0 {
-		return parts
-	}
-	var shared *acip.Buffer // for all who are not heard themselves
-	for i, m := range r.members {
-		if !m.hears || m.heard && heard == 1 {
+	for _, m := range r.members {
+		if speaking == 0 || !m.hears() {
 			continue
 		}
-		if !m.heard && shared != nil {
-			m.sess.Link.Audio(acip.TypeAudioBatch, shared.Retain())
-			continue
-		}
-		for k := range batch.Samples {
-			batch.Samples[k] = total[k]
-			if m.heard {
-				batch.Samples[k] -= parts[i][k]
+		out := mixed{to: m, codecs: m.codecs, samples: x.total}
+		left := speaking
+		for i, o := range r.members {
+			if !x.heard[i] || o != m && !m.mutes[o.id] {
+				continue
+			}
+			left--
+			for k, v := range x.parts[i] {
+				out.samples[k] -= v
 			}
 		}
-		b := pool.Get()
-		b.B = batch.AppendTo(b.B)
-		if !m.heard {
+		// Who has nobody to hear is sent nothing.
+		if out.whole = left == speaking; left > 0 {
+			x.mixes = append(x.mixes, out)
+		}
+	}
+	for m := range x.voices {
+		if !slices.Contains(r.members, m) {
+			delete(x.voices, m)
+		}
+	}
+}
+
+// send encodes and sends the mixes. The room is not locked: encoding takes its
+// time.
+func (x *mixer) send() {
+	var shared *acip.Buffer // raw samples, for all who hear everybody
+	for i := range x.mixes {
+		out := &x.mixes[i]
+		v := x.voices[out.to]
+		if v == nil || v.codecs != out.codecs {
+			v = newVoice(out.codecs, out.to.server.cfg.Logger)
+			x.voices[out.to] = v
+		}
+		if out.whole && v.opus == nil && shared != nil {
+			out.to.sess.Link.Audio(acip.TypeAudioBatch, shared.Retain())
+			continue
+		}
+		b := x.pool.Get()
+		var t acip.Type
+		t, b.B = v.append(b.B, &out.samples)
+		if out.whole && v.opus == nil {
 			shared = b.Retain()
 		}
-		m.sess.Link.Audio(acip.TypeAudioBatch, b)
+		out.to.sess.Link.Audio(t, b)
 	}
 	if shared != nil {
 		shared.Release()
 	}
-	return parts
+}
+
+// A voice makes the packets of one stream of sound: Opus, if this build has an
+// encoder and the peer takes it, and else raw samples, which everybody takes.
+// One goroutine uses it at a time.
+type voice struct {
+	codecs uint32
+	opus   *opusEncoder // nil: raw samples
+	room   [opusPacketMax]byte
+}
+
+const (
+	mixRate       = acip.SampleRate
+	opusBitrate   = 128_000 // bits a second, as the C programs
+	opusPacketMax = 1275    // bytes; RFC 6716 section 3.4
+)
+
+// newVoice returns a voice for a peer that takes the given codecs.
+func newVoice(codecs uint32, log *slog.Logger) *voice {
+	v := &voice{codecs: codecs}
+	if !EncodesOpus || codecs&acip.AudioOpus == 0 {
+		return v
+	}
+	e, err := newOpusEncoder()
+	if err != nil {
+		log.Warn("sound goes out as raw samples", "reason", err)
+		return v
+	}
+	v.opus = e
+	return v
+}
+
+// append appends the payload of a packet with 20 ms of sound.
+func (v *voice) append(dst []byte, samples *[mixFrame]float32) (acip.Type, []byte) {
+	if v.opus != nil {
+		if p, err := v.opus.encode(samples, &v.room); err == nil {
+			o := acip.OpusBatch{Rate: mixRate, FrameMS: 20, Frames: [][]byte{p}}
+			return acip.TypeOpusBatch, o.AppendTo(dst)
+		}
+		// 20 ms that cannot be encoded are no reason for silence.
+	}
+	a := acip.AudioBatch{Batches: 1, Rate: mixRate, Channels: 1, Samples: samples[:]}
+	return acip.TypeAudioBatch, a.AppendTo(dst)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -67,6 +68,9 @@ type Events struct {
 	State func(s acip.State)
 	// Text is called with a chat line.
 	Text func(t acip.Text)
+	// Members is called when somebody has come, gone or changed name; see
+	// Client.Members.
+	Members func(list []Member)
 	// Notice is called with an error or a log line that the server sent.
 	Notice func(line string)
 }
@@ -91,7 +95,11 @@ type Client struct {
 	mu    sync.Mutex
 	caps  acip.Capabilities
 	weft  bool // the server is a weft server
+	can   acip.Features
 	muted bool
+	own   uint32 // our number in the room
+	list  []acip.Member
+	mutes map[uint32]bool // whom we do not want to hear
 
 	work     sync.WaitGroup
 	images   acip.BufferPool
@@ -270,10 +278,10 @@ func (c *Client) capture() {
 
 // listen sends sound until the session ends.
 func (c *Client) listen() {
-	samples := make([]float32, mixFrame)
-	batch := acip.AudioBatch{Batches: 1, Rate: acip.SampleRate, Channels: 1, Samples: samples}
+	var samples [mixFrame]float32
+	v := newVoice(acip.AudioRaw|acip.AudioOpus, slog.New(slog.DiscardHandler)) // every server takes both
 	for c.ctx.Err() == nil {
-		if err := c.cfg.Microphone.Read(samples); err != nil {
+		if err := c.cfg.Microphone.Read(samples[:]); err != nil {
 			if c.ctx.Err() == nil {
 				c.notice("the microphone has ended: " + err.Error())
 			}
@@ -286,8 +294,9 @@ func (c *Client) listen() {
 			continue
 		}
 		b := c.sounds.Get()
-		b.B = batch.AppendTo(b.B)
-		c.sess.Link.Audio(acip.TypeAudioBatch, b)
+		var t acip.Type
+		t, b.B = v.append(b.B, &samples)
+		c.sess.Link.Audio(t, b)
 	}
 }
 
@@ -335,6 +344,15 @@ func (c *Client) Packet(s *acip.Session, p acip.Packet) error {
 		if e.Text != nil {
 			e.Text(t)
 		}
+	case acip.TypeMembers:
+		l, err := acip.ParseMembers(p.Payload)
+		if err != nil {
+			return err
+		}
+		c.roster(l)
+		if e.Members != nil {
+			e.Members(c.Members())
+		}
 	case acip.TypeError:
 		m, err := acip.ParseErrorMessage(p.Payload)
 		if err != nil {
@@ -365,8 +383,8 @@ func (c *Client) meet(st acip.State) {
 	}
 	c.mu.Lock()
 	first := !c.weft
-	c.weft = true
-	c.caps.SetFeatures(acip.FeatureFragments | acip.FeatureText)
+	c.weft, c.can = true, st.Features
+	c.caps.SetFeatures(features)
 	caps := acip.Out{Type: acip.TypeCapabilities, Payload: c.caps.AppendTo(nil), Sealed: true}
 	c.mu.Unlock()
 	if !first {
@@ -414,6 +432,75 @@ func (c *Client) Say(line string) error {
 		return ErrNoText // a C server would end the session
 	}
 	return c.sess.Link.Control(acip.Out{Type: acip.TypeText, Payload: acip.Text{Line: line}.AppendTo(nil), Sealed: true})
+}
+
+// A Member is one client in the room.
+type Member struct {
+	acip.Member
+	Own   bool // this client
+	Muted bool // not heard by this client
+}
+
+// roster takes a new list of members; a mute ends with its member.
+func (c *Client) roster(l acip.Members) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.own, c.list = l.Own, l.List
+	still := map[uint32]bool{}
+	for _, m := range l.List {
+		if c.mutes[m.ID] {
+			still[m.ID] = true
+		}
+	}
+	c.mutes = still
+}
+
+// Members returns who is in the room, as far as the server tells: C servers do
+// not.
+func (c *Client) Members() []Member {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]Member, len(c.list))
+	for i, m := range c.list {
+		list[i] = Member{Member: m, Own: m.ID == c.own, Muted: c.mutes[m.ID]}
+	}
+	return list
+}
+
+// ErrNoMute is returned by MuteMember when the server cannot leave a member
+// out.
+var ErrNoMute = errors.New("this server does not mute single members")
+
+// MuteMember leaves all others of that name out of what this client hears, or
+// takes them in again. Nobody else hears a difference. It lasts until they, or
+// this client, leave. An error says that there is nobody of that name.
+func (c *Client) MuteMember(name string, on bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.can&acip.FeatureMute == 0 {
+		return ErrNoMute
+	}
+	found := false
+	for _, m := range c.list {
+		if m.Name != name || m.ID == c.own {
+			continue
+		}
+		found = true
+		if c.mutes[m.ID] == on {
+			continue
+		}
+		o := acip.Out{Type: acip.TypeMute, Payload: acip.Mute{Client: m.ID, On: on}.AppendTo(nil), Sealed: true}
+		if err := c.sess.Link.Control(o); err != nil {
+			return err
+		}
+		if c.mutes[m.ID] = on; !on {
+			delete(c.mutes, m.ID)
+		}
+	}
+	if !found {
+		return fmt.Errorf("nobody here is called %q", name)
+	}
+	return nil
 }
 
 // Mute stops or resumes the microphone, and tells the server.

@@ -236,7 +236,7 @@ func put[T any](c chan T, v T) {
 }
 
 // patience bounds every wait in these tests; nothing depends on its length.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // frame waits for a frame.
 func (g *guest) frame() []byte {

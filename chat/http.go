@@ -11,8 +11,9 @@ import (
 )
 
 var (
-	errOpus        = errors.New("the packet is not Opus")
-	errDecoderSlow = errors.New("the decoder cannot keep up")
+	errOpus          = errors.New("the packet is not Opus")
+	errNoOpusEncoder = errors.New("this build does not encode Opus")
+	errDecoderSlow   = errors.New("the decoder cannot keep up")
 )
 
 // serveHTTP answers requests that are not WebSockets.

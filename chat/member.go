@@ -50,14 +50,14 @@ type member struct {
 	features acip.Features
 	streams  acip.StreamMask // what it sends
 	stopped  acip.StreamMask // what it said to have stopped
-	hears    bool            // takes AUDIO_BATCH
+	codecs   uint32          // of sound that it takes
+	mutes    map[uint32]bool // members that it does not want to hear, by id
 	picture  *acip.Buffer    // the latest, or nil
 	size     render.Size
 	version  uint64
 	view     *view
 	cleared  bool // CLEAR_CONSOLE was sent since the number of pictures changed
 	ring     ring // sound to be mixed
-	heard    bool // in the 20 ms that are being mixed
 	lastSent time.Time
 
 	gapMax atomic.Int64
@@ -81,9 +81,6 @@ func (m *member) Established(s *acip.Session) error {
 	if err := m.server.join(m); err != nil {
 		return err
 	}
-	m.room.mu.Lock()
-	m.name = fmt.Sprintf("guest-%d", m.id)
-	m.room.mu.Unlock()
 	m.server.cfg.Logger.Info("client joined", "peer", m.addr, "transport", s.Conn().Transport().String(), "room", m.roomName, "name", m.name)
 	return nil
 }
@@ -126,6 +123,7 @@ func (m *member) Packet(s *acip.Session, p acip.Packet) error {
 		}
 		r.mu.Lock()
 		m.name = j.Name
+		r.introduce()
 		r.mu.Unlock()
 	case acip.TypeLeave:
 		reason, err := acip.ParseLeave(p.Payload)
@@ -145,6 +143,12 @@ func (m *member) Packet(s *acip.Session, p acip.Packet) error {
 		t.Client, t.Name = m.id, m.name
 		r.mu.Unlock()
 		r.say(t)
+	case acip.TypeMute:
+		x, err := acip.ParseMute(p.Payload)
+		if err != nil {
+			return err
+		}
+		r.mute(m, x)
 	case acip.TypeRemoteLog:
 		l, err := acip.ParseRemoteLog(p.Payload)
 		if err != nil {
@@ -167,14 +171,24 @@ func (m *member) capabilities(c *acip.Capabilities) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if f, ok := c.Features(); ok {
+		told := m.features&acip.FeatureMute != 0
 		m.features = f
+		if f&acip.FeatureMute != 0 && !told {
+			r.list(m)
+		}
 		if f&acip.FeatureFragments != 0 && m.server.cfg.Fragments == FragmentAuto {
 			m.sess.Conn().Fragment()
 		}
 	}
-	m.hears = c.Audio&acip.AudioRaw != 0
+	m.codecs = c.Audio
 	r.viewFor(m, c)
 	r.tune()
+}
+
+// hears reports whether there is a codec in which the client can be sent sound.
+// The room is locked.
+func (m *member) hears() bool {
+	return m.codecs&acip.AudioRaw != 0 || EncodesOpus && m.codecs&acip.AudioOpus != 0
 }
 
 // stream starts or stops media.

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -47,12 +48,14 @@ func (s *Server) join(m *member) error {
 	}
 	s.nextID++
 	m.id = s.nextID
+	m.name = fmt.Sprintf("guest-%d", m.id)
 	for m.slot = 0; m.slot < len(r.members) && r.members[m.slot].slot == m.slot; m.slot++ {
 	}
 	r.members = slices.Insert(r.members, m.slot, m)
 	m.room = r
 	s.stats.joined.Add(1)
 	r.announce()
+	r.introduce()
 	return nil
 }
 
@@ -73,9 +76,13 @@ func (s *Server) leave(m *member) {
 		m.picture.Release()
 		m.picture = nil
 	}
+	for _, o := range r.members {
+		delete(o.mutes, m.id)
+	}
 	r.recount()
 	r.tune()
 	r.announce()
+	r.introduce()
 	s.stats.left.Add(1)
 	if len(r.members) == 0 && s.rooms[r.name] == r {
 		delete(s.rooms, r.name)
@@ -84,7 +91,7 @@ func (s *Server) leave(m *member) {
 
 // announce tells everybody how many are there. r.mu is held.
 func (r *room) announce() {
-	st := acip.State{Connected: uint32(len(r.members)), Weft: true, Features: acip.FeatureFragments | acip.FeatureText}
+	st := acip.State{Connected: uint32(len(r.members)), Weft: true, Features: features}
 	for _, m := range r.members {
 		if m.streams != 0 {
 			st.Active++
@@ -94,6 +101,46 @@ func (r *room) announce() {
 	for _, m := range r.members {
 		_ = m.sess.Link.Control(o) // a link that has ended says so itself
 	}
+}
+
+// features are those of this program, as a server and as a client.
+const features = acip.FeatureFragments | acip.FeatureText | acip.FeatureMute
+
+// introduce tells all members that can mute each other who is there. r.mu is
+// held.
+func (r *room) introduce() {
+	for _, m := range r.members {
+		if m.features&acip.FeatureMute != 0 {
+			r.list(m)
+		}
+	}
+}
+
+// list tells m who is there. r.mu is held.
+func (r *room) list(m *member) {
+	l := acip.Members{Own: m.id}
+	for _, o := range r.members {
+		l.List = append(l.List, acip.Member{ID: o.id, Name: o.name})
+	}
+	_ = m.sess.Link.Control(acip.Out{Type: acip.TypeMembers, Payload: l.AppendTo(nil), Sealed: true})
+}
+
+// mute leaves a member out of what m hears, or takes it in again. A member that
+// has just left is none.
+func (r *room) mute(m *member, x acip.Mute) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !x.On {
+		delete(m.mutes, x.Client)
+		return
+	}
+	if !slices.ContainsFunc(r.members, func(o *member) bool { return o.id == x.Client && o != m }) {
+		return
+	}
+	if m.mutes == nil {
+		m.mutes = map[uint32]bool{}
+	}
+	m.mutes[x.Client] = true
 }
 
 // recount clears all terminals if the number of pictures has changed. r.mu is
