@@ -679,7 +679,7 @@ func (u *chatUI) status(c *chat.Client, fps int) string {
 	if time.Now().Before(u.until) {
 		b.WriteString("  | " + u.message)
 	} else {
-		b.WriteString("  | q leaves, t writes, m mutes")
+		b.WriteString("  | q leaves, t writes (/mute NAME), m mutes you")
 	}
 	return b.String()
 }
@@ -737,8 +737,10 @@ func (u *chatUI) key(k rune) (leave bool) {
 		line := string(u.line)
 		u.set(func() { u.typing = false })
 		if c != nil && line != "" {
-			if err := c.Say(line); err != nil {
+			if said, err := submit(c, line); err != nil {
 				u.say(err.Error())
+			} else if said != "" {
+				u.say(said)
 			}
 		}
 	case typing && k >= ' ' && len(u.line) < 200:
