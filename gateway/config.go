@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -101,8 +100,8 @@ type LimitsConfig struct {
 	PerPrincipal int `toml:"per_principal"`
 }
 
-// ServerConfig is one server: a command, the URL of a WebSocket server, or the
-// built-in tools.
+// ServerConfig is one server: a command, the URL of a WebSocket or Streamable
+// HTTP server, or the built-in tools.
 type ServerConfig struct {
 	Command string            `toml:"command"`
 	Args    []string          `toml:"args"`
@@ -380,9 +379,8 @@ func (c *Config) addJSON(file string, text []byte) error {
 			return &ConfigError{File: file, Line: line, What: fmt.Sprintf("there are two servers %q", slug), Remedy: "rename one"}
 		}
 		sc := ServerConfig{Command: s.Command, Args: s.Args, Env: s.Env, Dir: s.Cwd, URL: s.URL, Headers: s.Headers, Disabled: s.Disabled}
-		if s.URL != "" && s.Type != "ws" && s.Type != "websocket" && !strings.HasPrefix(s.URL, "ws") && !s.Disabled {
-			return &ConfigError{File: file, Line: line, What: fmt.Sprintf("server %q is reached over HTTP, which this gateway does not speak to servers", name),
-				Remedy: "give a ws or wss URL, or add \"disabled\": true"}
+		if what, remedy := s.typeMistake(); what != "" && !s.Disabled {
+			return &ConfigError{File: file, Line: line, What: fmt.Sprintf("server %q %s", name, what), Remedy: remedy}
 		}
 		c.Servers[slug] = sc
 	}
@@ -611,14 +609,9 @@ func (c *Config) route(name string, s ServerConfig, env Env) (Route, error) {
 	}
 	if s.URL != "" {
 		kinds++
-		if !strings.HasPrefix(s.URL, "ws://") && !strings.HasPrefix(s.URL, "wss://") {
-			return r, c.wrong(fmt.Sprintf("url %q is neither ws nor wss", s.URL), "give the URL of a WebSocket server", "servers", name, "url")
+		if r.Backend, err = c.remote(name, s, r.Isolation, env); err != nil {
+			return r, err
 		}
-		h := http.Header{}
-		for k, v := range s.Headers {
-			h.Set(k, os.ExpandEnv(v))
-		}
-		r.Backend = &Remote{URL: s.URL, Header: h, MessageMax: int64(s.MessageMax)}
 	}
 	if s.Builtin {
 		kinds++

@@ -113,7 +113,13 @@ func TestConfigMistakes(t *testing.T) {
 		{"[servers.git]\ncommand = \"x\"\ncall_timeout = \"soon\"\n", `"30s"`},
 		{"[servers.git]\nisolation = \"shared\"\n", `weft.toml:1: server "git" has 0 of command, url and builtin; give exactly one`},
 		{"[servers.git]\ncommand = \"x\"\nurl = \"ws://a\"\n", `has 2 of command`},
-		{"[servers.git]\nurl = \"http://a\"\n", `weft.toml:2: url "http://a" is neither ws nor wss`},
+		{"[servers.git]\nurl = \"ftp://a\"\n", `weft.toml:2: url begins with "ftp", not with http`},
+		{"[servers.git]\nurl = \"tools.example\"\n", `weft.toml:2: url is not the URL of a server`},
+		{"[servers.git]\nurl = \"https://a\"\nisolation = \"pool\"\n", `weft.toml:3: server "git" is reached over HTTP, where nothing can be started in advance; use "connection" or "shared"`},
+		{"[servers.git]\nurl = \"https://a\"\nheaders = { A = \"${WEFT_TEST_UNSET}\" }\n", `weft.toml:3: the variable WEFT_TEST_UNSET in the header A is not set`},
+		{"[servers.git]\nurl = \"https://a/${WEFT_TEST_UNSET}\"\n", `weft.toml:2: the variable WEFT_TEST_UNSET in the url is not set`},
+		{"[servers.git]\nurl = \"https://a\"\nheaders = { \"A:\" = \"b\" }\n", `"A:" cannot be the name of a header`},
+		{"[servers.git]\nurl = \"https://a\"\nheaders = { A = \"b\\n\" }\n", `a line feed`},
 		{"[servers.git]\ncommand = \"npx -y server\"\n", `weft.toml:2: command "npx -y server" is not run by a shell; put the words after the first into args`},
 		{"[servers.\"a b\"]\ncommand = \"x\"\n", `server name "a b"`},
 		{"[servers.ticket]\ncommand = \"x\"\n", `weft.toml:1: server name "ticket" is taken`},
@@ -132,12 +138,54 @@ func TestConfigMistakes(t *testing.T) {
 		{"{\n\n]", "desktop.json:3: "},
 		{"{}", `there is no "mcpServers" in it`},
 		{"{\"mcpServers\": {\n\"a\": {\"command\": 7}}}", "desktop.json:2: "},
-		{"{\"mcpServers\": {\n\"a\": {\"url\": \"https://a\"}}}", `desktop.json:2: server "a" is reached over HTTP`},
+		{"{\"mcpServers\": {\n\"a\": {\"type\": \"sse\", \"url\": \"https://a/sse\"}}}", `desktop.json:2: server "a" uses the HTTP+SSE transport`},
+		{"{\"mcpServers\": {\n\"a\": {\"type\": \"ws\", \"url\": \"https://a\"}}}", `desktop.json:2: server "a" has type "ws" and a URL that is neither`},
+		{"{\"mcpServers\": {\n\"a\": {\"type\": \"http\", \"url\": \"ws://a\"}}}", `desktop.json:2: server "a" has type "http" and a WebSocket URL`},
+		{"{\"mcpServers\": {\n\"a\": {\"type\": \"grpc\", \"url\": \"https://a\"}}}", `desktop.json:2: server "a" has type "grpc"`},
 	} {
 		_, err := LoadConfig(write(t, "desktop.json", tt.text))
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v, want %q", tt.text, err, tt.want)
 		}
+	}
+}
+
+// Servers on HTTP as desktop clients write them down.
+func TestConfigHTTP(t *testing.T) {
+	t.Setenv("FAR_TOKEN", "s3cret-s3cret")
+	t.Setenv("EMPTY", "")
+	c, err := LoadConfig(write(t, "desktop.json", `{"mcpServers": {
+		"plain": {"url": "https://tools.example/mcp?key=${FAR_TOKEN}"},
+		"http": {"type": "http", "url": "http://127.0.0.1:1/mcp", "headers": {"Authorization": "Bearer ${FAR_TOKEN}", "x-a": "$FAR_TOKEN ${env:FAR_TOKEN} ${EMPTY:-c} $ 5"}},
+		"cline": {"type": "streamableHttp", "url": "http://127.0.0.1:2/mcp"},
+		"code": {"type": "streamable-http", "url": "http://127.0.0.1:3/mcp"},
+		"old": {"type": "sse", "url": "http://127.0.0.1:4/sse", "disabled": true},
+		"socket": {"type": "ws", "url": "ws://127.0.0.1:5/mcp"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes, err := c.Routes(Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	by := map[string]Backend{}
+	for _, r := range routes {
+		by[r.Name] = r.Backend
+	}
+	for _, name := range []string{"plain", "http", "cline", "code"} {
+		if _, ok := by[name].(*HTTP); !ok {
+			t.Fatalf("%s is a %T", name, by[name])
+		}
+	}
+	if _, ok := by["socket"].(*Remote); !ok || len(by) != 5 {
+		t.Errorf("the servers are %v", by)
+	}
+	if s := by["plain"].String(); s != "https://tools.example/mcp" || by["plain"].(*HTTP).URL != s+"?key=s3cret-s3cret" {
+		t.Errorf("plain is listed as %s and dialled as %s", s, by["plain"].(*HTTP).URL)
+	}
+	h := by["http"].(*HTTP).Header
+	if h.Get("Authorization") != "Bearer s3cret-s3cret" || h.Get("X-A") != "s3cret-s3cret s3cret-s3cret c $ 5" {
+		t.Errorf("headers %v", h)
 	}
 }
 
