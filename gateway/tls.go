@@ -102,6 +102,8 @@ func NewServerTLS(o TLSOptions) (*ServerTLS, error) {
 		if err := s.startACME(); err != nil {
 			return nil, err
 		}
+	case o.Cert == "" && o.Key == "":
+		return nil, &badSetting{"cert", "there is no certificate", "name PEM files with a certificate and its key (cert, key), or get one by ACME (acme)"}
 	case o.Key == "":
 		return nil, &badSetting{"cert", "there is a certificate without a key", "name the key's PEM file too"}
 	case o.Cert == "":
