@@ -41,6 +41,7 @@ type options struct {
 	MessageTimeout time.Duration // for half a message, where the library has such a thing
 	Target         string        // URL, for clients
 	Size           int           // of the pushed message
+	BothCores      bool          // programs may use the client's core as well
 	Profile        string        // file for a processor profile; a heap profile goes beside it
 }
 

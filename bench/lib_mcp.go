@@ -50,7 +50,7 @@ var supergateway = &contender{
 		}
 		cmd := exec.Command("node", "--import", loopbackOnly, script, "--stdio", strings.Join(stdio, " "), "--outputTransport", "ws",
 			"--port", strconv.Itoa(int(addr.Port())), "--messagePath", "/message", "--logLevel", "none")
-		return launch(on, cmd, func(*bufio.Reader) (netip.AddrPort, string, error) {
+		return launch(on, o, cmd, func(*bufio.Reader) (netip.AddrPort, string, error) {
 			for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 				c, err := load.Dial(addr, load.Options{Raw: true})
 				if err == nil {
@@ -99,7 +99,7 @@ func weftGateway(name, isolation, about string) *contender {
 				args = append(args, "--max-message", n, "--max-request", n)
 			}
 			cmd := exec.Command(filepath.Join(dir, "weft"), append(append(args, "--"), stdio...)...)
-			return launch(on, cmd, func(out *bufio.Reader) (netip.AddrPort, string, error) {
+			return launch(on, o, cmd, func(out *bufio.Reader) (netip.AddrPort, string, error) {
 				for {
 					line, err := out.ReadString('\n')
 					if err != nil {
@@ -162,8 +162,8 @@ func freePort() (netip.AddrPort, error) {
 }
 
 // launch starts a program bound to the server's core, and all that it starts
-// with it. ready reads what it says on standard error until it serves.
-func launch(on cores, cmd *exec.Cmd, ready func(*bufio.Reader) (netip.AddrPort, string, error)) (*server, error) {
+// with it, or to both cores where o says so. ready reads what it says on standard error until it serves.
+func launch(on cores, o options, cmd *exec.Cmd, ready func(*bufio.Reader) (netip.AddrPort, string, error)) (*server, error) {
 	// A group of its own, so that an interrupt of ours reaches it through stop,
 	// and an end with us should we be killed.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
@@ -171,7 +171,11 @@ func launch(on cores, cmd *exec.Cmd, ready func(*bufio.Reader) (netip.AddrPort, 
 	if err != nil {
 		return nil, err
 	}
-	if err := sys.Start(cmd, on.server, on.client); err != nil {
+	cores := []int{on.server}
+	if o.BothCores {
+		cores = append(cores, on.client)
+	}
+	if err := sys.Start(cmd, on.client, cores...); err != nil {
 		return nil, err
 	}
 	s := &server{cmd: cmd, pid: cmd.Process.Pid, program: true}

@@ -64,7 +64,7 @@ func startServer(on cores, c *contender, o options) (*server, error) {
 		return nil, err
 	}
 	s.out = bufio.NewReader(stdout)
-	if err := sys.Start(s.cmd, on.server, on.client); err != nil {
+	if err := sys.Start(s.cmd, on.client, on.server); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.name, err)
 	}
 	s.pid = s.cmd.Process.Pid

@@ -35,11 +35,13 @@ func Cores() ([]int, error) {
 	return cores, nil
 }
 
-func bind(core int) error {
+func bind(cores ...int) error {
 	var set unix.CPUSet
-	set.Set(core)
+	for _, core := range cores {
+		set.Set(core)
+	}
 	if err := unix.SchedSetaffinity(0, &set); err != nil {
-		return fmt.Errorf("binding to core %d: %w", core, err)
+		return fmt.Errorf("binding to cores %d: %w", cores, err)
 	}
 	return nil
 }
@@ -60,12 +62,13 @@ func Reexec(core int, env string) error {
 	return syscall.Exec(self, os.Args, append(os.Environ(), env))
 }
 
-// Start starts cmd bound to core: a child inherits the binding of the thread
-// that forks it. The child dies with this process.
-func Start(cmd *exec.Cmd, core, own int) error {
+// Start starts cmd bound to cores, from a process that is bound to own: a child
+// inherits the binding of the thread that forks it. The child dies with this
+// process.
+func Start(cmd *exec.Cmd, own int, cores ...int) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := bind(core); err != nil {
+	if err := bind(cores...); err != nil {
 		return err
 	}
 	err := cmd.Start()
