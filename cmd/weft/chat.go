@@ -193,14 +193,14 @@ func serveChat(ctx context.Context, s *chat.Server, l, tl net.Listener, scheme s
 	hs := ws.NewHTTPServer(s)
 	failed := make(chan error, 2)
 	go func() { failed <- hs.Serve(l) }()
-	fmt.Fprintf(stderr, "weft: chat on %s://%s/\n", scheme, l.Addr())
+	fmt.Fprintf(stderr, "weft: chat on %s://%s/\n", scheme, reachable(l.Addr()))
 	if tl != nil {
 		go func() {
 			if err := s.ServeTCP(ctx, tl); err != nil {
 				failed <- err
 			}
 		}()
-		fmt.Fprintf(stderr, "weft: chat on tcp://%s\n", tl.Addr())
+		fmt.Fprintf(stderr, "weft: chat on tcp://%s\n", reachable(tl.Addr()))
 	}
 	var err error
 	select {

@@ -77,7 +77,7 @@ func decodeChat(cmd *cobra.Command, f *os.File, keys []acip.Key, asJSON bool, he
 	packets, closed, failed := 0, 0, 0
 	for e, err := range decode.Read(f, keys) {
 		if err != nil {
-			return err
+			return hinted(err, "tcpdump -w FILE records what this reads; weft doctor looks at what --trace has recorded")
 		}
 		if began.IsZero() {
 			began = e.At

@@ -22,6 +22,7 @@ import (
 	"github.com/weft-ws/weft/chat"
 	"github.com/weft-ws/weft/chat/render"
 	chatterm "github.com/weft-ws/weft/chat/term"
+	"github.com/weft-ws/weft/ws"
 )
 
 const (
@@ -62,7 +63,10 @@ func (f *lookFlags) capabilities(cols, rows int) (acip.Capabilities, error) {
 		return 0
 	}
 	c.Width, c.Height = first(f.width, cols, chatCols), first(f.height, rows, chatRows)
-	if c.Width > acip.TerminalMax || c.Height > acip.TerminalMax || f.width < 0 || f.height < 0 {
+	if f.width < 0 || f.height < 0 {
+		return c, errors.New("--width and --height cannot be negative")
+	}
+	if c.Width > acip.TerminalMax || c.Height > acip.TerminalMax {
 		return c, fmt.Errorf("the picture is %d×%d; allowed is 1×1 to %d×%[3]d", c.Width, c.Height, acip.TerminalMax)
 	}
 	if f.fps < 1 || f.fps > acip.FPSMax {
@@ -109,8 +113,13 @@ func (f *lookFlags) capabilities(cols, rows int) (acip.Capabilities, error) {
 	default:
 		c.Palette, c.CustomPalette = acip.PaletteCustom, f.palette
 	}
-	_, err := acip.ParseCapabilities(c.AppendTo(nil))
-	return c, err
+	if _, err := acip.ParseCapabilities(c.AppendTo(nil)); err != nil {
+		if c.Palette == acip.PaletteCustom {
+			err = hinted(fmt.Errorf("--palette %q cannot be used: %w", f.palette, err), "name one of the palettes of --help, or write characters from dark to bright")
+		}
+		return c, err
+	}
+	return c, nil
 }
 
 // terminalColor guesses what the terminal can show, from what it says of
@@ -144,6 +153,7 @@ type joinFlags struct {
 	insecure                           bool
 	name, fragments                    string
 	noReconnect, noAudio               bool
+	timeout                            time.Duration
 	trace                              tracer
 	stderr                             io.Writer
 }
@@ -187,6 +197,7 @@ it could not be reached or something is amiss here.`,
 	fl.StringVar(&f.fragments, "fragments", "auto", "send long packets in several WebSocket frames: auto (to servers that say they can), never, always")
 	fl.BoolVar(&f.noReconnect, "no-reconnect", false, "leave when the connection is lost")
 	fl.BoolVar(&f.noAudio, "no-audio", false, "neither microphone nor speaker")
+	fl.DurationVar(&f.timeout, "timeout", 15*time.Second, "longest handshake with a server that has been reached")
 	f.trace.add(fl)
 	return cmd
 }
@@ -207,7 +218,7 @@ func (f *joinFlags) config(url string, cols, rows int) (cfg chat.ClientConfig, e
 	if u.Scheme == "tcp" && f.trace.name != "" {
 		return cfg, hinted(errors.New("--trace records WebSocket connections, and tcp:// is none"), "tcpdump records TCP, and weft chat decode reads that")
 	}
-	cfg = chat.ClientConfig{URL: url, Wrap: f.trace.wrap(), Name: f.name, FPS: f.captureFPS, ACIP: acip.ClientConfig{Strict: f.strict, AllowUnproven: f.allowUnproven}}
+	cfg = chat.ClientConfig{URL: url, Wrap: f.trace.wrap(), Name: f.name, FPS: f.captureFPS, ACIP: acip.ClientConfig{Strict: f.strict, AllowUnproven: f.allowUnproven, HandshakeTimeout: f.timeout}}
 	if cfg.Capabilities, err = f.capabilities(cols, rows); err != nil {
 		return cfg, err
 	}
@@ -356,8 +367,16 @@ func joinError(err error) error {
 	}
 	var remote *acip.RemoteError
 	var host *acip.HostKeyError
+	var v *acip.Violation
+	var he *ws.HandshakeError
 	hint := ""
 	switch {
+	case errors.As(err, &he) && he.Status == 0:
+		hint = "if that is the port for raw TCP, the URL begins with tcp://"
+	case errors.Is(err, errNoFrame):
+		hint = "if that is the port for WebSocket, the URL begins with ws://, or wss:// if the server has TLS"
+	case errors.As(err, &v):
+		hint = "is there a video call at this URL? weft chat serve prints its own, and weft serve has one under /chat"
 	case errors.Is(err, acip.ErrNoPassword):
 		hint = "--password asks for it, --password-file FILE reads it"
 	case errors.Is(err, acip.ErrNoKey):

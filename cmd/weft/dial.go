@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
 
@@ -57,12 +56,8 @@ broken, 2 if there was none.`,
 				return err
 			}
 			h := http.Header{}
-			for _, f := range headers {
-				name, value, ok := strings.Cut(f, ":")
-				if !ok {
-					return fmt.Errorf("header %q is not of the form Name: value", f)
-				}
-				h.Add(strings.TrimSpace(name), strings.TrimSpace(value))
+			if err := parseHeaders(h, headers); err != nil {
+				return err
 			}
 			if origin != "" {
 				h.Set("Origin", origin)

@@ -135,7 +135,7 @@ func (f *doctorFlags) inspect(cmd *cobra.Command, name string) (in *doctor.Inspe
 	}
 	r, err := capture.NewReader(input)
 	if err != nil {
-		return nil, false, err
+		return nil, false, hinted(err, asCalled("weft dial --trace FILE URL")+" makes a recording, and so does --trace of other verbs")
 	}
 	show := newProgress(cmd.ErrOrStderr(), name, size)
 	defer show.clear()

@@ -23,6 +23,7 @@ func newEchoCmd() *cobra.Command {
 		conn         connFlags
 		listen, dial string
 		origins      []string
+		hosts        []string
 		subprotocols []string
 		certFile     string
 		keyFile      string
@@ -66,7 +67,7 @@ connection of --dial was lost or broke a rule; 2 if it could not begin.`,
 			}
 			s := &echoServer{
 				stream: stream,
-				server: ws.Server{Options: ws.AcceptOptions{Origins: origins, Subprotocols: subprotocols, Config: cfg}},
+				server: ws.Server{Options: ws.AcceptOptions{Origins: origins, Hosts: hosts, Subprotocols: subprotocols, Config: cfg}},
 			}
 			return s.run(cmd.Context(), listen, certFile, keyFile, &trace, cmd.ErrOrStderr())
 		},
@@ -75,6 +76,7 @@ connection of --dial was lost or broke a rule; 2 if it could not begin.`,
 	fs.StringVar(&listen, "listen", "127.0.0.1:9001", "address to listen on")
 	fs.StringVar(&dial, "dial", "", "URL to connect to instead")
 	fs.StringSliceVar(&origins, "origin", nil, "allow web pages from this host pattern besides the own one; * allows all")
+	fs.StringSliceVar(&hosts, "host", nil, "names that the Host header may have (default on loopback: names of this machine; elsewhere: any)")
 	fs.StringSliceVar(&subprotocols, "subprotocol", nil, "subprotocols to accept or to offer, in order of preference")
 	fs.StringVar(&certFile, "tls-cert", "", "PEM file with the certificate: speak wss")
 	fs.StringVar(&keyFile, "tls-key", "", "PEM file with its key")
@@ -141,14 +143,14 @@ func (s *echoServer) run(ctx context.Context, addr, certFile, keyFile string, tr
 		tl = tls.NewListener(l, &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}})
 	}
 	tl = trace.listener(tl)
-	if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsLoopback() {
+	if a, ok := l.Addr().(*net.TCPAddr); ok && a.IP.IsLoopback() && len(s.server.Options.Hosts) == 0 {
 		s.server.Options.Hosts = ws.LoopbackHosts()
 	}
 	s.server.Handler = ws.Handler{Message: echoMessage}
 	hs := ws.NewHTTPServer(s)
 	done := make(chan error, 1)
 	go func() { done <- hs.Serve(tl) }()
-	fmt.Fprintf(stderr, "listening on %s://%s/\n", scheme, l.Addr())
+	fmt.Fprintf(stderr, "listening on %s://%s/\n", scheme, reachable(l.Addr()))
 	select {
 	case err := <-done:
 		return &exitError{2, err}

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -116,6 +117,9 @@ func (f *connFlags) config() (ws.Config, error) {
 	if f.deflate {
 		d := f.compression
 		d.Threshold = int(f.threshold)
+		if d.Level < 0 || d.Level > 9 {
+			return c, fmt.Errorf("--deflate-level is 1 to 9, not %d", d.Level)
+		}
 		for _, bits := range []int{d.ServerMaxWindowBits, d.ClientMaxWindowBits} {
 			if bits != 0 && (bits < 8 || bits > 15) {
 				return c, fmt.Errorf("window bits are 8 to 15, not %d", bits)
@@ -124,6 +128,24 @@ func (f *connFlags) config() (ws.Config, error) {
 		c.Compression = &d
 	}
 	return c, nil
+}
+
+// parseHeaders reads header fields of the form Name: value into h.
+func parseHeaders(h http.Header, fields []string) error {
+	for _, f := range fields {
+		name, value, ok := strings.Cut(f, ":")
+		name = strings.TrimSpace(name)
+		switch {
+		case !ok || name == "":
+			return hinted(fmt.Errorf("header %q is not of the form Name: value", f), "as in -H 'X-Team: blue'")
+		case strings.EqualFold(name, "Host"):
+			return hinted(errors.New("the Host header is not one of those that -H sets"), "weft dial has --host for it")
+		case strings.EqualFold(name, "Sec-WebSocket-Protocol"):
+			return hinted(errors.New("the subprotocols are not a header that -H sets"), "weft dial has --subprotocol for them")
+		}
+		h.Add(name, strings.TrimSpace(value))
+	}
+	return nil
 }
 
 // clientTLS are the flags of a client that may speak wss.

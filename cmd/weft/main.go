@@ -11,12 +11,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -34,6 +36,9 @@ func run(ctx context.Context, args []string) int {
 	root := newRootCmd()
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
+	if err != nil && ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
+		err = &exitError{2, errors.New("interrupted")}
+	}
 	var exit *exitError
 	switch {
 	case err == nil:
@@ -81,7 +86,8 @@ func complain(w io.Writer, err error) {
 	var he *ws.HandshakeError
 	if errors.As(err, &he) && len(he.Body) > 0 {
 		line, _, _ := strings.Cut(strings.TrimSpace(string(he.Body)), "\n")
-		if line = strings.ToValidUTF8(line, "?"); line != "" && !strings.HasPrefix(line, "<") {
+		line = strings.TrimSpace(line)
+		if line != "" && !strings.HasPrefix(line, "<") && !strings.ContainsFunc(line, func(r rune) bool { return !unicode.IsPrint(r) }) {
 			fmt.Fprintln(w, "the server says:", line)
 		}
 	}
@@ -95,12 +101,13 @@ func hint(err error) string {
 	var he *ws.HandshakeError
 	var unknown x509.UnknownAuthorityError
 	var name x509.HostnameError
+	var noName *net.DNSError
 	text := err.Error()
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "nothing listens there; is the server running, and is this its port?"
 	case errors.Is(err, syscall.EADDRINUSE):
-		return "another program has this port; --listen 127.0.0.1:0 takes a free one"
+		return "another program has this port; port 0 takes a free one, as in 127.0.0.1:0"
 	case errors.As(err, &unknown), errors.As(err, &name):
 		return "--tls-ca FILE trusts the authority in it; --insecure accepts any certificate, for a try"
 	case strings.Contains(text, "HTTP response to HTTPS client"), strings.Contains(text, "first record does not look like a TLS handshake"):
@@ -109,8 +116,24 @@ func hint(err error) string {
 		return "the server speaks TLS; try wss:// instead of ws://"
 	case errors.As(err, &he) && he.Status == http.StatusOK:
 		return "that is an ordinary web page; is this the path of the WebSocket endpoint?"
+	case strings.Contains(text, `scheme is "http"`):
+		return "write ws:// instead of http://"
+	case strings.Contains(text, `scheme is "https"`):
+		return "write wss:// instead of https://"
+	case strings.Contains(text, "the URL's scheme is"):
+		return "a URL begins with ws:// or wss://, as in ws://127.0.0.1:9001/"
+	case errors.As(err, &noName):
+		return "is the name of the host spelled right?"
+	case errors.As(err, &he) && he.Status == http.StatusForbidden && strings.Contains(string(he.Body), "AcceptOptions.Hosts"):
+		return "servers of weft allow more names with the flag --host"
+	case errors.As(err, &he) && he.Status == http.StatusForbidden && strings.Contains(string(he.Body), "AcceptOptions.Origins"):
+		return "servers of weft allow more pages with the flag --origin"
+	case errors.As(err, &he) && he.Status == 0:
+		return "what listens there does not speak HTTP as a WebSocket server does; is this its port?"
 	case strings.Contains(text, "missing port in address"):
 		return "an address has a port, as in 127.0.0.1:8080"
+	case strings.Contains(text, "invalid port"):
+		return "ports are 1 to 65535, and 0 takes a free one"
 	case strings.Contains(text, "missing unit in duration"):
 		return "durations have a unit, as in 30s or 500ms"
 	case strings.Contains(text, "cannot contain colon"), strings.Contains(text, "unsupported protocol scheme"):

@@ -25,11 +25,16 @@ type adminFlags struct {
 func (f *adminFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.admin, "admin", "http://127.0.0.1:8080", "address of the gateway")
 	cmd.Flags().StringVar(&f.client.tokenFile, "token-file", "", "file with the gateway's token (default: $"+tokenEnv+")")
+	f.client.secure.add(cmd.Flags())
 }
 
 // ask sends a request to the administrative endpoint and decodes the answer.
 func (f *adminFlags) ask(cmd *cobra.Command, method, path string, into any) error {
-	req, err := http.NewRequestWithContext(cmd.Context(), method, strings.TrimRight(f.admin, "/")+path, nil)
+	base, err := adminURL(f.admin)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(cmd.Context(), method, base+path, nil)
 	if err != nil {
 		return err
 	}
@@ -40,8 +45,16 @@ func (f *adminFlags) ask(cmd *cobra.Command, method, path string, into any) erro
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := http.DefaultClient.Do(req)
+	secure, err := f.client.secure.config()
 	if err != nil {
+		return err
+	}
+	client := http.Client{Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, TLSClientConfig: secure, DisableKeepAlives: true}}
+	resp, err := client.Do(req)
+	if err != nil {
+		if hint(err) != "" {
+			return err
+		}
 		return hinted(err, "is a gateway running there? say --admin http://HOST:PORT")
 	}
 	defer resp.Body.Close()
@@ -53,6 +66,12 @@ func (f *adminFlags) ask(cmd *cobra.Command, method, path string, into any) erro
 			err = hinted(err, "set "+tokenEnv+" to the gateway's token")
 		case http.StatusNotFound:
 			err = &exitError{1, err}
+		case http.StatusBadRequest:
+			if strings.Contains(string(text), "HTTPS") {
+				err = hinted(err, "write https:// instead of http://")
+			}
+		default:
+			err = hinted(err, "is it a gateway of weft? say --admin http://HOST:PORT")
 		}
 		return err
 	}
@@ -60,6 +79,31 @@ func (f *adminFlags) ask(cmd *cobra.Command, method, path string, into any) erro
 		return nil
 	}
 	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// adminURL makes the address of a gateway of what people have at hand: the URL
+// of an MCP server is as good as HOST:PORT.
+func adminURL(s string) (string, error) {
+	if !strings.Contains(s, "://") {
+		s = "http://" + s
+	}
+	u, err := url.Parse(s)
+	if err == nil && u.Host == "" {
+		err = errors.New("it names no host")
+	}
+	if err != nil {
+		return "", hinted(fmt.Errorf("--admin %q: %w", s, err), "say --admin http://HOST:PORT")
+	}
+	switch u.Scheme {
+	case "ws":
+		u.Scheme = "http"
+	case "wss":
+		u.Scheme = "https"
+	case "http", "https":
+	default:
+		return "", hinted(fmt.Errorf("--admin %q: the scheme is %s", s, u.Scheme), "say --admin http://HOST:PORT")
+	}
+	return u.Scheme + "://" + u.Host, nil
 }
 
 func newMCPLsCmd() *cobra.Command {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -33,7 +34,7 @@ type clientFlags struct {
 func (f *clientFlags) add(fs *pflag.FlagSet) {
 	f.messageMax = 64 << 20
 	fs.StringVar(&f.tokenFile, "token-file", "", "file with the bearer token (default: $"+tokenEnv+")")
-	fs.StringArrayVar(&f.header, "header", nil, "NAME: VALUE to send with the upgrade request")
+	fs.StringArrayVarP(&f.header, "header", "H", nil, `request header, as "Name: value"; may be repeated`)
 	fs.Var(&f.messageMax, "max-message", "largest message to accept")
 	f.secure.add(fs)
 	f.trace.add(fs)
@@ -45,7 +46,10 @@ func (f *clientFlags) token() (string, error) {
 		return os.Getenv(tokenEnv), nil
 	}
 	b, err := os.ReadFile(f.tokenFile)
-	return strings.TrimSpace(string(b)), err
+	if err != nil {
+		return "", fmt.Errorf("--token-file: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
 }
 
 func (f *clientFlags) dial() (*ws.DialOptions, error) {
@@ -54,14 +58,7 @@ func (f *clientFlags) dial() (*ws.DialOptions, error) {
 	if o.TLS, err = f.secure.config(); err != nil {
 		return nil, err
 	}
-	for _, h := range f.header {
-		name, value, ok := strings.Cut(h, ":")
-		if !ok {
-			return nil, fmt.Errorf("--header %q is not of the form NAME: VALUE", h)
-		}
-		o.Header.Add(strings.TrimSpace(name), strings.TrimSpace(value))
-	}
-	return o, nil
+	return o, parseHeaders(o.Header, f.header)
 }
 
 func newMCPCallCmd() *cobra.Command {
@@ -85,9 +82,12 @@ not be called.`,
 		Args: takes(1, 3, "the URL of an MCP server, and perhaps a tool and its arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
+			if timeout < 0 {
+				return fmt.Errorf("--timeout is %v; it cannot be negative", timeout)
+			}
 			if timeout > 0 {
 				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, timeout)
+				ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%v are over (--timeout)", timeout))
 				defer cancel()
 			}
 			c := caller{stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), stdin: cmd.InOrStdin(), json: asJSON, answer: answer}
@@ -108,9 +108,14 @@ not be called.`,
 			}
 			defer session.Close()
 			if len(args) == 1 {
-				return c.list(ctx, session)
+				err = c.list(ctx, session)
+			} else {
+				err = c.call(ctx, session, args[1])
 			}
-			return c.call(ctx, session, args[1])
+			if cause := context.Cause(ctx); errors.Is(err, context.DeadlineExceeded) && cause != nil {
+				err = fmt.Errorf("no answer: %w", cause)
+			}
+			return err
 		},
 	}
 	f.add(cmd.Flags())
@@ -127,9 +132,9 @@ func explainDial(err error) error {
 	if errors.As(err, &he) {
 		switch he.Status {
 		case http.StatusUnauthorized:
-			return fmt.Errorf("%w\nhint: set %s to the token that the server printed, or use a fresh ticket URL", err, tokenEnv)
+			return hinted(err, "set "+tokenEnv+" to the token that the server printed, or use a fresh ticket URL")
 		case http.StatusNotFound:
-			return fmt.Errorf("%w\nhint: weft serve answers under /mcp/ws, or /mcp/NAME if there are several servers", err)
+			return hinted(err, "weft serve answers under /mcp/ws, or /mcp/NAME if there are several servers")
 		}
 	}
 	return err
@@ -167,7 +172,53 @@ func (c *caller) connect(ctx context.Context, url string, f *clientFlags) (*mcp.
 			fmt.Fprintln(c.stderr, line)
 		},
 	})
-	return client.Connect(ctx, &mcpws.ClientTransport{URL: url, Token: token, Dial: dial}, &mcp.ClientSessionOptions{ProtocolVersion: f.protocol})
+	wait := time.AfterFunc(patience, func() {
+		fmt.Fprintln(c.stderr, "weft: no answer yet; a server that has to be installed and started first may take a minute, Ctrl-C ends the wait")
+	})
+	defer wait.Stop()
+	ctx, giveUp := context.WithCancelCause(ctx)
+	end := time.AfterFunc(helloTimeout, func() { giveUp(fmt.Errorf("no answer within %v", helloTimeout)) })
+	t := &notedTransport{Transport: &mcpws.ClientTransport{URL: url, Token: token, Dial: dial}}
+	session, err := client.Connect(ctx, t, &mcp.ClientSessionOptions{ProtocolVersion: f.protocol})
+	if !end.Stop() || err != nil {
+		giveUp(nil) // else ctx stays for the session, until that of the caller ends
+	}
+	if err == nil || !t.connected {
+		return session, err
+	}
+	cause := context.Cause(ctx)
+	var wire *jsonrpc.Error
+	switch isWire := errors.As(err, &wire); {
+	case errors.Is(cause, context.Canceled):
+		return nil, err // by the user
+	case cause != nil:
+		return nil, hinted(fmt.Errorf("there is a WebSocket server, but no answer to initialize: %w", cause), "does an MCP server run behind it, and is this its URL? "+program()+" dial -v URL shows what comes")
+	case isWire && wire.Code != jsonrpc.CodeMethodNotFound:
+		return nil, hinted(err, "the server behind this URL did not begin; the log of the gateway tells more")
+	}
+	// An echo, for one, sends our own question back, and gets our answer.
+	return nil, hinted(fmt.Errorf("there is a WebSocket server, but not one that speaks MCP: %w", err),
+		"weft serve has MCP under /mcp/ws; "+program()+" dial -v URL shows what comes")
+}
+
+const (
+	// patience is the time after which a word is due on why nothing happens yet.
+	patience = 5 * time.Second
+	// helloTimeout bounds the wait for the answer to initialize. A server may have
+	// to be fetched and started first.
+	helloTimeout = 2 * time.Minute
+)
+
+// A notedTransport knows whether there was a connection.
+type notedTransport struct {
+	mcp.Transport
+	connected bool
+}
+
+func (t *notedTransport) Connect(ctx context.Context) (mcp.Connection, error) {
+	c, err := t.Transport.Connect(ctx)
+	t.connected = err == nil
+	return c, err
 }
 
 // ask puts a question of the server to the person at the terminal.
@@ -198,6 +249,10 @@ func (c *caller) call(ctx context.Context, session *mcp.ClientSession, tool stri
 	params := &mcp.CallToolParams{Name: tool, Arguments: c.args}
 	params.SetProgressToken("weft")
 	result, err := session.CallTool(ctx, params)
+	var wire *jsonrpc.Error
+	if errors.As(err, &wire) && wire.Code == jsonrpc.CodeInvalidParams && strings.Contains(wire.Message, tool) {
+		return hinted(err, "without a tool, weft mcp call lists those that there are")
+	}
 	if err != nil {
 		return err
 	}

@@ -125,7 +125,7 @@ Exit code: 0 after Ctrl-C or SIGTERM, 2 if it could not listen or serve.`,
   weft mcp serve --framing stream --newline always --errors close -- ./server`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return &usageError{cmd, errors.New("weft mcp serve needs a server to run")}
+				return &usageError{cmd, errors.New("mcp serve needs a server to run")}
 			}
 			return nil
 		},

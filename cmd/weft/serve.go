@@ -109,6 +109,9 @@ func (s *serving) open(cmd *cobra.Command) error {
 			}
 			o.NoMerged = s.config.Merged != nil && !*s.config.Merged
 			o.ConnectionsMax, o.PerAddressMax, o.PerPrincipalMax = s.config.Limits.Connections, s.config.Limits.PerAddress, s.config.Limits.PerPrincipal
+			l := s.config.Limits
+			o.CallsPerAddress, o.CallsPerPrincipal = l.CallsPerAddress, l.CallsPerPrincipal
+			o.BytesPerConnection, o.BytesPerAddress, o.BytesPerPrincipal = int64(l.BytesPerConnection), int64(l.BytesPerAddress), int64(l.BytesPerPrincipal)
 		}
 	})
 	if err != nil {
@@ -136,7 +139,15 @@ func (s *serving) routes(c *gateway.Config) ([]gateway.Route, error) {
 	}
 	routes, err := c.Routes(gateway.Env{Logger: s.gate.log, Watcher: s.gate.watcher, Builtin: s.builtin})
 	if err == nil && len(routes) == 0 {
-		err = fmt.Errorf("%s: there is no server in it; add for instance\n\n[servers.everything]\ncommand = \"npx\"\nargs = [\"-y\", \"@modelcontextprotocol/server-everything\", \"stdio\"]", s.file)
+		err = hinted(fmt.Errorf("%s: there is no server in it", s.file), `add a table, for instance [servers.git] with the line command = "uvx" and the line args = ["mcp-server-git"]`)
+	}
+	for _, r := range routes {
+		// The others are served all the same, and the program may come yet.
+		if b, ok := r.Backend.(*gateway.Command); ok {
+			if err := findProgram(b.Path, b.Dir); err != nil {
+				s.gate.log.Warn("a server cannot be started", "server", r.Name, "err", strings.ReplaceAll(err.Error(), "\n", "; "))
+			}
+		}
 	}
 	return routes, err
 }

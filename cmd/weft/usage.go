@@ -32,13 +32,14 @@ func (e *usageError) lines() []string {
 // takes checks the number of arguments; what names them in words, for errors.
 func takes(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
+		verb := strings.TrimPrefix(cmd.CommandPath(), "weft ")
 		switch {
 		case len(args) < least:
-			return &usageError{cmd, fmt.Errorf("%s needs %s", cmd.CommandPath(), what)}
+			return &usageError{cmd, fmt.Errorf("%s needs %s", verb, what)}
 		case len(args) > most && most == 0:
-			return &usageError{cmd, fmt.Errorf("%s takes no arguments, and %q is one", cmd.CommandPath(), args[0])}
+			return &usageError{cmd, fmt.Errorf("%s takes no arguments, and %q is one", verb, args[0])}
 		case len(args) > most:
-			return &usageError{cmd, fmt.Errorf("%s takes %s, and %q is one argument more; what has spaces in it needs quotes", cmd.CommandPath(), what, args[most])}
+			return &usageError{cmd, fmt.Errorf("%s takes %s, and %q is one argument more; what has spaces in it needs quotes", verb, what, args[most])}
 		}
 		return nil
 	}
@@ -52,7 +53,7 @@ func takesVerb(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	err := fmt.Errorf("%s has no verb %q", cmd.CommandPath(), args[0])
+	err := fmt.Errorf("there is no verb %q", strings.TrimPrefix(cmd.CommandPath()+" "+args[0], "weft "))
 	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 		return hinted(err, "perhaps "+asCalled(cmd.CommandPath()+" "+near[0])+" was meant")
