@@ -45,8 +45,9 @@ const (
 	messageBufferFirst = 1 << 10
 	messageBufferSmall = 64 << 10
 	// messageBufferKeep is the largest buffer that goes back to a pool; a
-	// sync.Pool drops what two collections have not used.
-	messageBufferKeep = 64 << 20
+	// sync.Pool drops what two collections have not used. The byte is the one
+	// that shows that a message is over a limit of 64 MiB, see room.
+	messageBufferKeep = 64<<20 + 1
 	// giveBackMin is the size from which the memory of an outgrown buffer is
 	// given back to the system at once, so that growing a message does not hold
 	// it twice.
