@@ -66,20 +66,21 @@ func TestGateCredentials(t *testing.T) {
 	}
 	t.Setenv(tokenEnv, "")
 	for name, tt := range map[string]struct {
-		flags                         gateFlags
+		noAuth                        bool
+		clientCA, tokenFile           string
 		config                        string // "": none
 		anyone, static, made, besides bool
 		oidc, instead                 bool
 	}{
 		"nothing":                           {made: true, static: true},
 		"an empty file":                     {config: "\n", made: true, static: true},
-		"no-auth":                           {flags: gateFlags{noAuth: true}, anyone: true},
-		"no-auth and authorities":           {flags: gateFlags{noAuth: true, clientCA: "ca.pem"}, instead: true},
-		"authorities":                       {flags: gateFlags{clientCA: "ca.pem"}, made: true, static: true, besides: true},
-		"a token file":                      {flags: gateFlags{tokenFile: tokenFile}, static: true},
+		"no-auth":                           {noAuth: true, anyone: true},
+		"no-auth and authorities":           {noAuth: true, clientCA: "ca.pem", instead: true},
+		"authorities":                       {clientCA: "ca.pem", made: true, static: true, besides: true},
+		"a token file":                      {tokenFile: tokenFile, static: true},
 		"an issuer":                         {config: oidc, oidc: true},
-		"an issuer and a token file":        {flags: gateFlags{tokenFile: tokenFile}, config: oidc, oidc: true, static: true},
-		"no-auth and an issuer":             {flags: gateFlags{noAuth: true}, config: oidc, anyone: true},
+		"an issuer and a token file":        {tokenFile: tokenFile, config: oidc, oidc: true, static: true},
+		"no-auth and an issuer":             {noAuth: true, config: oidc, anyone: true},
 		"certificates instead":              {config: certs + "use = \"instead\"\n", instead: true},
 		"certificates besides":              {config: certs, made: true, static: true, besides: true},
 		"certificates besides of an issuer": {config: certs + oidc, oidc: true, besides: true},
@@ -96,7 +97,7 @@ func TestGateCredentials(t *testing.T) {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
-		g := &gate{flags: &tt.flags, log: slog.New(slog.DiscardHandler)}
+		g := &gate{flags: &gateFlags{noAuth: tt.noAuth, clientCA: tt.clientCA, tokenFile: tt.tokenFile}, log: slog.New(slog.DiscardHandler)}
 		if err := g.credentials(c); err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
