@@ -95,6 +95,11 @@ func (g *Gateway) serveAttach(w http.ResponseWriter, r *http.Request) {
 		go expire(c, ident.Expires)
 	}
 	a.offer(newConnPeer(c, mcpws.Dialect{}, opts.Config.MaxMessageSize))
+	// Before it has clients too, somebody has to read what it sends: pongs, or it
+	// would be taken for lost.
+	if rt := g.find(a.name); rt != nil {
+		_, _ = rt.forClass(0) // an error says that the gateway shuts down
+	}
 }
 
 // expire closes a connection when its credential does not hold any more.
