@@ -35,6 +35,11 @@ func main() {
 func run(ctx context.Context, args []string) int {
 	root := newRootCmd()
 	root.SetArgs(args)
+	return execute(ctx, root)
+}
+
+// execute carries out a command, and says on its standard error what went wrong.
+func execute(ctx context.Context, root *cobra.Command) int {
 	err := root.ExecuteContext(ctx)
 	if err != nil && ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))) {
 		err = &exitError{2, errors.New("interrupted")}
@@ -45,11 +50,11 @@ func run(ctx context.Context, args []string) int {
 		return 0
 	case errors.As(err, &exit):
 		if exit.err != nil {
-			complain(os.Stderr, exit.err)
+			complain(root.ErrOrStderr(), exit.err)
 		}
 		return exit.code
 	}
-	complain(os.Stderr, err)
+	complain(root.ErrOrStderr(), err)
 	return 2
 }
 

@@ -180,17 +180,15 @@ func (c *caller) connect(ctx context.Context, url string, f *clientFlags) (*mcp.
 	end := time.AfterFunc(helloTimeout, func() { giveUp(fmt.Errorf("no answer within %v", helloTimeout)) })
 	t := &notedTransport{Transport: &mcpws.ClientTransport{URL: url, Token: token, Dial: dial}}
 	session, err := client.Connect(ctx, t, &mcp.ClientSessionOptions{ProtocolVersion: f.protocol})
+	cause := context.Cause(ctx)
 	if !end.Stop() || err != nil {
 		giveUp(nil) // else ctx stays for the session, until that of the caller ends
 	}
 	if err == nil || !t.connected {
 		return session, err
 	}
-	cause := context.Cause(ctx)
 	var wire *jsonrpc.Error
 	switch isWire := errors.As(err, &wire); {
-	case errors.Is(cause, context.Canceled):
-		return nil, err // by the user
 	case cause != nil:
 		return nil, hinted(fmt.Errorf("there is a WebSocket server, but no answer to initialize: %w", cause), "does an MCP server run behind it, and is this its URL? "+program()+" dial -v URL shows what comes")
 	case isWire && wire.Code != jsonrpc.CodeMethodNotFound:
