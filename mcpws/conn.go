@@ -45,6 +45,7 @@ type conn struct {
 	initID  int64             // of the initialize in flight, when we answer it
 	unread  int               // bytes of messages being written
 	room    chan struct{}     // closed when unread falls below the limit
+	expiry  *time.Timer       // of the peer's credential; nil: it does not expire
 }
 
 // foreign is what a request of the peer said itself.
@@ -310,8 +311,23 @@ func (c *conn) write(ctx context.Context, raw []byte) error {
 	return err
 }
 
+// expire closes the connection when the peer's credential is good no longer.
+func (c *conn) expire(at time.Time) {
+	t := time.AfterFunc(time.Until(at), func() {
+		_ = c.ws.Close(ws.ClosePolicyViolation, "the credential has expired; connect again with a new one")
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expiry = t
+}
+
 // Close closes the connection with 1000.
 func (c *conn) Close() error {
+	c.mu.Lock()
+	if c.expiry != nil {
+		c.expiry.Stop()
+	}
+	c.mu.Unlock()
 	if c.link != nil {
 		return c.link.Close()
 	}

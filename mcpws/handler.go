@@ -28,7 +28,8 @@ type HandlerOptions struct {
 
 	// Verify authenticates the upgrade request; an error is answered 401, before
 	// the upgrade. What it returns reaches tool handlers as Extra.TokenInfo and
-	// may be nil. Without Verify the TokenInfo is the one that a middleware
+	// may be nil. At its Expiration the connection is closed with 1008. Without
+	// Verify the TokenInfo is the one that a middleware
 	// such as [auth.RequireBearerToken] left in the request's context.
 	Verify func(*http.Request) (*auth.TokenInfo, error)
 
@@ -49,7 +50,7 @@ func NewHandler(getServer func(*http.Request) *mcp.Server, opts *HandlerOptions)
 	}
 	h.ws.Options = h.opts.Accept
 	h.ws.Options.Subprotocols = []string{Subprotocol}
-	h.ws.Options.Config = Defaults(h.ws.Options.Config)
+	h.ws.Options.Config = h.opts.Options.Dialect.Config(Defaults(h.ws.Options.Config))
 	switch {
 	case h.opts.ConnectionsMax == 0:
 		h.ws.ConnectionsMax = DefaultConns
@@ -86,6 +87,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	t := &serverTransport{conn: newConn(c, h.opts.Options, int(h.ws.Options.Config.MaxMessageSize),
 		&mcp.RequestExtra{Header: r.Header.Clone(), TokenInfo: info})}
+	if info != nil && !info.Expiration.IsZero() {
+		t.conn.expire(info.Expiration)
+	}
 	// The session outlives the request, whose context ends when ServeHTTP
 	// returns.
 	if _, err := server.Connect(context.WithoutCancel(r.Context()), t, nil); err != nil {

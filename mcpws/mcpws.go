@@ -9,6 +9,7 @@
 package mcpws
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -56,13 +57,14 @@ const (
 	ErrorsClose                    // the connection is closed with 1002
 )
 
-// A Dialect tunes the binding for a peer. The zero value is right for every
-// SDK; the rest is for peers that are known to want it.
+// A Dialect tunes the binding for a peer, see docs/mcp-over-websocket.md,
+// section 2. The zero value is right for every SDK; the rest is for peers that
+// are known to want it.
 type Dialect struct {
-	Framing envelope.Framing
-	Binary  BinaryPolicy
-	Newline NewlinePolicy
-	Errors  ErrorPolicy
+	Framing envelope.Framing // where a message ends. Zero: with its WebSocket message
+	Binary  BinaryPolicy     // Zero: close 1003
+	Newline NewlinePolicy    // after what we send. Zero: none
+	Errors  ErrorPolicy      // Zero: a JSON-RPC error, and the connection goes on
 
 	// BadMessagesMax closes the connection with 1008 after this many messages
 	// in a row that could not be read. Zero: never.
@@ -70,9 +72,44 @@ type Dialect struct {
 }
 
 // Strict returns the dialect of peers that frame by line feed alone and close
-// on the first fault: framing = stream, errors = close.
+// on the first fault: framing = stream, errors = close. The codes and reasons
+// are in docs/mcp-over-websocket.md, section 2.1.
 func Strict() Dialect {
 	return Dialect{Framing: envelope.Stream, Newline: NewlineAlways, Errors: ErrorsClose}
+}
+
+// Reasons that peers of the streamed dialect know, word for word. The fourth is
+// that of [envelope.TooBigError].
+const (
+	reasonLate  = "Fragment reassembly timeout"
+	reasonUTF8  = "Invalid UTF-8 encoding"
+	reasonParse = "JSON-RPC parse error"
+)
+
+// Config returns cfg with what the dialect wants of the engine: with
+// ErrorsClose, the codes and reasons for messages that are late, too big or not
+// UTF-8, which the engine finds before this package sees them. Other faults of
+// the framing keep the codes of RFC 6455. A CloseWith that cfg has is kept.
+func (d Dialect) Config(cfg ws.Config) ws.Config {
+	if d.Errors == ErrorsClose && cfg.CloseWith == nil {
+		cfg.CloseWith = closeStrictly
+	}
+	return cfg
+}
+
+func closeStrictly(cause error, code ws.CloseCode, reason string) (ws.CloseCode, string) {
+	var v *ws.ProtocolError
+	var l *ws.LimitError
+	var t *ws.TimeoutError
+	switch {
+	case errors.As(cause, &v) && (v.Rule.Name == "text-not-utf8" || v.Rule.Name == "text-ends-inside-character"):
+		return ws.CloseProtocolError, reasonUTF8
+	case errors.As(cause, &l) && l.Code == ws.CloseMessageTooBig:
+		return ws.CloseMessageTooBig, (&envelope.TooBigError{Max: int(l.Max)}).Error()
+	case errors.As(cause, &t) && (t.Limit == "MessageTimeout" || t.Limit == "GapTimeout"):
+		return ws.CloseProtocolError, reasonLate
+	}
+	return code, reason
 }
 
 // Options tune a transport. The zero value works.
@@ -92,7 +129,9 @@ func (o *Options) callsMax() int {
 	return o.CallsMax
 }
 
-// Defaults returns cfg with this package's defaults where it has zero.
+// Defaults returns cfg with this package's defaults where it has zero. Negative
+// values stay: they switch a limit off. In Stream framing a message is bounded
+// at 16 MiB all the same, since nothing else ends a line without a line feed.
 func Defaults(cfg ws.Config) ws.Config {
 	if cfg.MaxMessageSize == 0 {
 		cfg.MaxMessageSize = DefaultMessageMax

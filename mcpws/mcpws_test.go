@@ -74,7 +74,7 @@ func serveMCP(t *testing.T, opts *HandlerOptions) (url string, h *Handler) {
 	h = NewHandler(func(*http.Request) *mcp.Server { return server }, opts)
 	url = listen(t, h)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		if err := h.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -213,7 +213,7 @@ func (r *rawClient) send(msg string) {
 
 func (r *rawClient) hears(parts ...string) string {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 	defer cancel()
 	_, p, err := r.c.ReadMessage(ctx)
 	if err != nil {
@@ -229,7 +229,7 @@ func (r *rawClient) hears(parts ...string) string {
 
 func (r *rawClient) wantsClose(code ws.CloseCode, reason string) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
 	defer cancel()
 	_, p, err := r.c.ReadMessage(ctx)
 	var ce *ws.CloseError

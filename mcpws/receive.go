@@ -53,9 +53,9 @@ func (r *Receiver) Take(now time.Time, typ ws.MessageType, p []byte, each func(*
 	var utf *envelope.UTF8Error
 	switch {
 	case errors.As(err, &big):
-		return closing(ws.CloseMessageTooBig, err.Error(), err)
+		return closing(ws.CloseMessageTooBig, big.Error(), err)
 	case errors.As(err, &utf) && r.dialect.Errors == ErrorsClose:
-		return closing(ws.CloseProtocolError, "Invalid UTF-8 encoding", err)
+		return closing(ws.CloseProtocolError, reasonUTF8, err)
 	case errors.As(err, &utf):
 		return closing(ws.CloseInvalidPayload, err.Error(), err)
 	}
@@ -95,7 +95,7 @@ func (r *Receiver) message(m *envelope.Message, each func(*envelope.Message) err
 // fault answers a message that cannot be read, or ends the connection.
 func (r *Receiver) fault(code int, id []byte, why string) error {
 	if r.dialect.Errors == ErrorsClose {
-		return closing(ws.CloseProtocolError, "JSON-RPC parse error", nil)
+		return closing(ws.CloseProtocolError, reasonParse, nil)
 	}
 	r.bad++
 	if max := r.dialect.BadMessagesMax; max > 0 && r.bad >= max {
@@ -119,7 +119,7 @@ func (r *Receiver) Expire(now time.Time) error {
 	case err == nil:
 		return nil
 	case r.dialect.Errors == ErrorsClose:
-		return closing(ws.CloseProtocolError, "Fragment reassembly timeout", err)
+		return closing(ws.CloseProtocolError, reasonLate, err)
 	}
 	return closing(ws.ClosePolicyViolation, err.Error(), err)
 }

@@ -93,12 +93,14 @@ type Replay struct {
 	list   [][]byte // the messages after these
 	bytes  int      // of list
 	next   int      // index in list of the first not yet written to conn
+	tried  uint64   // messages that were written to some connection, or begun
 	conn   *ws.Conn // nil: none at present
 	gen    int      // of conn
 	busy   bool     // a pump runs for gen
 	asking bool     // a ping is under way
 	closed bool
 	room   chan struct{} // closed when list shrinks; nil: nobody waits
+	quiet  chan struct{} // closed when the pump stops; nil: nobody waits
 }
 
 // ackBytes and ackMessages are how much may be unconfirmed before a ping asks.
@@ -108,21 +110,30 @@ const (
 )
 
 // NewReplay returns a Replay that keeps about max bytes; a single message may
-// be larger.
+// be larger. It begins without a connection: see [Replay.Attach].
 func NewReplay(max int) *Replay { return &Replay{max: max} }
 
-var errReplayClosed = errors.New("the session has ended")
+var (
+	errReplayClosed = errors.New("the session has ended")
+	errReplayFull   = errors.New("too much waits to be sent already")
+)
 
-// Send queues a copy of a message. While more than the limit waits for the
-// peer, wait says whether Send waits too or returns false at once; it returns
-// false as well when the Replay is closed.
+// Send queues a copy of a message, which must be UTF-8. While more than the
+// limit waits for the peer, wait says whether Send waits too or returns false
+// at once; it returns false as well when the Replay is closed.
 func (r *Replay) Send(msg []byte, wait bool) bool {
+	return r.send(context.Background(), msg, wait) == nil
+}
+
+// send is Send with an end to its patience. The message was queued if and only
+// if the error is nil.
+func (r *Replay) send(ctx context.Context, msg []byte, wait bool) error {
 	msg = bytes.Clone(msg)
 	r.mu.Lock()
 	for !r.closed && len(r.list) > 0 && r.bytes+len(msg) > r.max {
 		if !wait {
 			r.mu.Unlock()
-			return false
+			return errReplayFull
 		}
 		r.askLocked()
 		if r.room == nil {
@@ -130,17 +141,43 @@ func (r *Replay) Send(msg []byte, wait bool) bool {
 		}
 		room := r.room
 		r.mu.Unlock()
-		<-room
+		select {
+		case <-room:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		r.mu.Lock()
 	}
 	defer r.mu.Unlock()
 	if r.closed {
-		return false
+		return errReplayClosed
 	}
 	r.list = append(r.list, msg)
 	r.bytes += len(msg)
 	r.pumpLocked()
-	return true
+	return nil
+}
+
+// flush waits until everything has been written to the present connection, or
+// there is none, or ctx ends.
+func (r *Replay) flush(ctx context.Context) {
+	for {
+		r.mu.Lock()
+		if !r.busy || r.closed || r.conn == nil {
+			r.mu.Unlock()
+			return
+		}
+		if r.quiet == nil {
+			r.quiet = make(chan struct{})
+		}
+		quiet := r.quiet
+		r.mu.Unlock()
+		select {
+		case <-quiet:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Can reports whether a peer that has received so many messages can go on.
@@ -162,8 +199,8 @@ func (r *Replay) Attach(c *ws.Conn, received uint64) error {
 		return fmt.Errorf("the peer says it has %d messages, kept are those from %d to %d", received, r.base, r.base+uint64(len(r.list)))
 	}
 	r.dropLocked(received)
-	r.conn, r.next, r.busy, r.asking = c, 0, false, false
-	r.gen++
+	r.nextGenLocked()
+	r.conn, r.next = c, 0
 	r.pumpLocked()
 	return nil
 }
@@ -173,7 +210,15 @@ func (r *Replay) Detach() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.conn = nil
-	r.gen++
+	r.nextGenLocked()
+}
+
+// untried returns the messages that no connection has seen. There must be none
+// at present.
+func (r *Replay) untried() [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.list[max(r.tried, r.base)-r.base:]
 }
 
 // Close forgets everything and wakes whoever waits.
@@ -181,8 +226,22 @@ func (r *Replay) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.closed, r.conn, r.list, r.bytes = true, nil, nil, 0
-	r.gen++
+	r.nextGenLocked()
 	r.wakeLocked()
+}
+
+// nextGenLocked disowns the pump and the ping of the present connection.
+func (r *Replay) nextGenLocked() {
+	r.gen++
+	r.busy, r.asking = false, false
+	r.quietLocked()
+}
+
+func (r *Replay) quietLocked() {
+	if r.quiet != nil {
+		close(r.quiet)
+		r.quiet = nil
+	}
 }
 
 func (r *Replay) wakeLocked() {
@@ -219,14 +278,12 @@ func (r *Replay) pump(c *ws.Conn, gen int) {
 	for r.gen == gen && r.next < len(r.list) {
 		msg := r.list[r.next]
 		r.next++
+		r.tried = max(r.tried, r.base+uint64(r.next))
 		r.mu.Unlock()
 		err := c.WriteMessage(context.Background(), ws.Text, msg)
 		r.mu.Lock()
 		if err != nil {
-			if r.gen == gen {
-				r.busy = false
-			}
-			return
+			break
 		}
 		if r.gen == gen && (r.bytes > min(ackBytes, r.max/2) || len(r.list) > ackMessages) {
 			r.askLocked()
@@ -234,6 +291,7 @@ func (r *Replay) pump(c *ws.Conn, gen int) {
 	}
 	if r.gen == gen {
 		r.busy = false
+		r.quietLocked()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
+	"github.com/weft-ws/weft/mcpws/envelope"
 	"github.com/weft-ws/weft/ws"
 )
 
@@ -34,7 +35,9 @@ type ClientTransport struct {
 	Options Options
 }
 
-// Connect dials the server.
+// Connect dials the server; ctx bounds the dialling. The error is that of
+// [ws.Dial]: a *ws.HandshakeError if the server answered with something else
+// than 101, 401 for instance.
 func (t *ClientTransport) Connect(ctx context.Context) (mcp.Connection, error) {
 	if t.Reconnect != nil {
 		o := *t.Reconnect
@@ -43,7 +46,10 @@ func (t *ClientTransport) Connect(ctx context.Context) (mcp.Connection, error) {
 		if err != nil {
 			return nil, err
 		}
-		c := newConn(nil, t.Options, DefaultMessageMax, nil)
+		// The Link has cut what arrived into messages already.
+		whole := t.Options
+		whole.Dialect.Framing = envelope.PerMessage
+		c := newConn(nil, whole, DefaultMessageMax, nil)
 		c.link = l
 		return c, nil
 	}
@@ -52,7 +58,7 @@ func (t *ClientTransport) Connect(ctx context.Context) (mcp.Connection, error) {
 		o = *t.Dial
 	}
 	o.Subprotocols = []string{Subprotocol}
-	o.Config = Defaults(o.Config)
+	o.Config = t.Options.Dialect.Config(Defaults(o.Config))
 	if t.Token != "" {
 		o.Header = o.Header.Clone()
 		if o.Header == nil {
@@ -70,6 +76,8 @@ func (t *ClientTransport) Connect(ctx context.Context) (mcp.Connection, error) {
 // A ServerTransport serves one accepted connection. It implements
 // [mcp.Transport]. Most programs want a [Handler] instead.
 type ServerTransport struct {
+	// Conn is read by the session alone. Its Config is best made with
+	// [Defaults] and [Dialect.Config].
 	Conn *ws.Conn
 	// Extra is what handlers of requests see as Extra: the header of the
 	// upgrade request and who sent it. May be nil.
