@@ -81,6 +81,7 @@ type batch struct {
 	try      func(fd uintptr) bool // b.attempt, made once
 	err      error
 	tries    int
+	once     bool // do not wait for the socket
 	waiting  bool
 	goesOn   bool // the message of self does, in another batch
 	moved    bool // bytes were taken since the last interruption
@@ -239,7 +240,7 @@ func (b *batch) attempt(fd uintptr) bool {
 		}
 		b.advance(n)
 		if again {
-			return !b.wait(n > 0)
+			return b.once || !b.wait(n > 0)
 		}
 	}
 	return true

@@ -227,13 +227,40 @@ func (c *Conn) fail(code CloseCode, reason string, cause error, holding bool) er
 	return w.final
 }
 
-// beginEnd starts the end of the connection. mu is held.
+// beginEnd starts the end of the connection. mu is held. Our Close leaves at
+// once if the socket takes it: a program that ends when a call has told it that
+// the connection is over need not wait for anything to let the peer know why.
 func (c *Conn) beginEnd(holding bool) {
 	if !holding {
 		holding = c.w.lockFrame()
 	}
 	c.dropWaiters()
-	go c.teardown(holding)
+	var rest *batch
+	if holding {
+		rest = c.tryLast()
+	}
+	go c.teardown(holding, rest)
+}
+
+// tryLast sends what is due, our Close last, without waiting for the network. It
+// returns what the socket has not taken, or nil. mu and the frame lock are held.
+func (c *Conn) tryLast() *batch {
+	w := &c.w
+	if !w.control.due() && w.corked == nil {
+		return nil
+	}
+	b := c.begin()
+	if c.raw != nil {
+		b.once = true
+		_ = c.raw.Write(b.try) // teardown meets the error again
+		b.once = false
+	}
+	if !b.done() {
+		return b
+	}
+	w.waited(b.waited)
+	b.free()
+	return nil
 }
 
 // lockFrame takes the frame lock if it is free. mu is held.
@@ -280,8 +307,9 @@ func (c *Conn) gotClose(code CloseCode, reason string) error {
 }
 
 // teardown ends the connection: it sends what is due, our Close last, lets the
-// peer read it, and closes the socket. holding says that the frame lock is ours.
-func (c *Conn) teardown(holding bool) {
+// peer read it, and closes the socket. holding says that the frame lock is ours,
+// rest is what tryLast has left.
+func (c *Conn) teardown(holding bool, rest *batch) {
 	w := &c.w
 	var until time.Time
 	if d := c.cfg.CloseTimeout; d > 0 {
@@ -304,13 +332,15 @@ func (c *Conn) teardown(holding bool) {
 		<-flushed
 		w.mu.Lock()
 	}
-	if w.control.due() || w.corked != nil {
-		b := c.begin()
+	if rest == nil && (w.control.due() || w.corked != nil) {
+		rest = c.begin()
+	}
+	if rest != nil {
 		w.mu.Unlock()
-		_ = b.write(context.Background()) // an error means that the peer is gone
+		_ = rest.write(context.Background()) // an error means that the peer is gone
 		w.mu.Lock()
-		w.waited(b.waited)
-		b.free()
+		w.waited(rest.waited)
+		rest.free()
 	}
 	w.busy = false
 	c.dropWaiters()
