@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -118,5 +119,45 @@ func TestConfigAuthMistakes(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%q: %v, want %q", tt.text, err, tt.want)
 		}
+	}
+}
+
+// What the documentation shows can be read, with every key in it, alone and all
+// together where that makes sense.
+func TestConfigDocumented(t *testing.T) {
+	t.Setenv("FAR_TOKEN", "x")
+	page, err := os.ReadFile("../docs/gateway.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := 0
+	for block := range strings.SplitSeq(string(page), "```toml\n") {
+		text, _, ok := strings.Cut(block, "```")
+		if !strings.HasPrefix(block, "[") && !strings.HasPrefix(block, "listen") || !ok {
+			continue
+		}
+		blocks++
+		if strings.HasPrefix(text, "[auth.certificate]") {
+			text += "[tls]\nclient_ca = \"clients.pem\"\n"
+		}
+		file := write(t, "weft.toml", text)
+		if err := os.WriteFile(filepath.Join(filepath.Dir(file), "desktop.json"), []byte(`{"mcpServers":{}}`), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := LoadConfig(file)
+		if err != nil {
+			t.Errorf("%s\n%v", text, err)
+			continue
+		}
+		if _, err := c.Routes(Env{Builtin: &pipes{}}); err != nil {
+			t.Errorf("%s\n%v", text, err)
+		}
+		c.Auth.Tokens = nil // theirs are elsewhere
+		if _, err := c.Credentials(testLog(t)); err != nil {
+			t.Errorf("%s\n%v", text, err)
+		}
+	}
+	if blocks < 5 {
+		t.Errorf("%d blocks of configuration in the page, want 5 at least", blocks)
 	}
 }
