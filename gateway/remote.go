@@ -37,7 +37,7 @@ func (b *Remote) String() string {
 // Open dials the server.
 func (b *Remote) Open(ctx context.Context, _ Caller) (Peer, error) {
 	c, err := ws.Dial(ctx, b.URL, &ws.DialOptions{Header: b.Header, Subprotocols: []string{mcpws.Subprotocol},
-		Config: mcpws.Defaults(ws.Config{MaxMessageSize: b.MessageMax})})
+		Config: b.Dialect.Config(mcpws.Defaults(ws.Config{MaxMessageSize: b.MessageMax}))})
 	if err != nil {
 		return nil, err
 	}
