@@ -98,6 +98,12 @@ type LimitsConfig struct {
 	Connections  int `toml:"connections"`
 	PerAddress   int `toml:"per_address"`
 	PerPrincipal int `toml:"per_principal"`
+
+	CallsPerAddress    int  `toml:"calls_per_address"`
+	CallsPerPrincipal  int  `toml:"calls_per_principal"`
+	BytesPerConnection Size `toml:"bytes_per_connection"`
+	BytesPerAddress    Size `toml:"bytes_per_address"`
+	BytesPerPrincipal  Size `toml:"bytes_per_principal"`
 }
 
 // ServerConfig is one server: a command, the URL of a WebSocket or Streamable

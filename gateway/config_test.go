@@ -29,6 +29,11 @@ tokens = [{ principal = "ada", file = "ada.token" }]
 
 [limits]
 connections = 50
+calls_per_address = 1
+calls_per_principal = 2
+bytes_per_connection = "3KiB"
+bytes_per_address = 4
+bytes_per_principal = "5MiB"
 
 [servers.git]
 command = "uvx"
@@ -63,8 +68,12 @@ disabled = true
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Listen != "127.0.0.1:9999" || c.Limits.Connections != 50 || len(c.Origins) != 1 {
+	if c.Listen != "127.0.0.1:9999" || len(c.Origins) != 1 {
 		t.Errorf("%+v", c)
+	}
+	if want := (LimitsConfig{Connections: 50, CallsPerAddress: 1, CallsPerPrincipal: 2, BytesPerConnection: 3 << 10,
+		BytesPerAddress: 4, BytesPerPrincipal: 5 << 20}); c.Limits != want {
+		t.Errorf("limits %+v, want %+v", c.Limits, want)
 	}
 	tokens, err := c.Tokens()
 	if err != nil {

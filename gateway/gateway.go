@@ -46,6 +46,15 @@ type Options struct {
 	// answered 503 with Retry-After. Zero: 1000, 64, none; negative: none.
 	ConnectionsMax, PerAddressMax, PerPrincipalMax int
 
+	// CallsPerAddress and CallsPerPrincipal bound the requests without an
+	// answer; a Route's CallsMax those of one connection. BytesPerConnection,
+	// BytesPerAddress and BytesPerPrincipal bound the bytes of such requests
+	// and of answers that wait to be read. One request more is answered -32603;
+	// a request alone is always taken. Loopback is no address here. Zero or
+	// negative: none.
+	CallsPerAddress, CallsPerPrincipal                     int
+	BytesPerConnection, BytesPerAddress, BytesPerPrincipal int64
+
 	// Resource says where tokens come from, in 401 answers and under
 	// /.well-known/oauth-protected-resource. Nil: that is not told.
 	Resource *Resource
@@ -89,6 +98,7 @@ type Gateway struct {
 	conns     int
 	addresses map[string]int
 	persons   map[string]int
+	metered   map[string]*meter // by "address …" and "principal …", of those who have sessions
 	sessions  sync.WaitGroup
 	resumable map[[sha256.Size]byte]*session // by the hash of the resume token
 	closes    map[ws.CloseCode]int64
@@ -101,7 +111,7 @@ type Gateway struct {
 func New(opts Options) *Gateway {
 	g := &Gateway{opts: opts, log: opts.Logger, stop: make(chan struct{}), routes: map[string]*route{},
 		addresses: map[string]int{}, persons: map[string]int{}, closes: map[ws.CloseCode]int64{}, refusals: map[int]int64{},
-		resumable: map[[sha256.Size]byte]*session{}}
+		resumable: map[[sha256.Size]byte]*session{}, metered: map[string]*meter{}}
 	g.writers = newWriters(g.stop)
 	if g.log == nil {
 		g.log = slog.Default()
@@ -392,6 +402,7 @@ func (g *Gateway) admit(r *http.Request, offered []string, name string) (*sessio
 		header.Del(secret)
 	}
 	s := newSession(g, rt, Caller{Route: rt.Name, Session: newSessionID(), Principal: ident.Principal, Header: header}, address, ident)
+	s.meters = g.metersLocked(address, loopback, ident.Principal)
 	g.conns++
 	g.addresses[address]++
 	g.persons[ident.Principal]++
@@ -488,16 +499,48 @@ func (g *Gateway) left(s *session) {
 	g.registry.Leave(s.caller.Session)
 	g.mu.Lock()
 	g.conns--
-	countDown(g.addresses, s.remote)
-	countDown(g.persons, s.ident.Principal)
+	if countDown(g.addresses, s.remote) {
+		delete(g.metered, "address "+s.remote)
+	}
+	if countDown(g.persons, s.ident.Principal) {
+		delete(g.metered, "principal "+s.ident.Principal)
+	}
 	g.mu.Unlock()
 	g.sessions.Done()
 }
 
-func countDown(m map[string]int, key string) {
-	if m[key]--; m[key] <= 0 {
-		delete(m, key)
+// countDown reports whether that was the last.
+func countDown(m map[string]int, key string) bool {
+	if m[key]--; m[key] > 0 {
+		return false
 	}
+	delete(m, key)
+	return true
+}
+
+// metersLocked are the meters of a new session.
+func (g *Gateway) metersLocked(address string, loopback bool, principal string) meters {
+	var ms meters
+	o := &g.opts
+	if o.BytesPerConnection > 0 {
+		ms = append(ms, &meter{of: "one connection", max: allowance{bytes: o.BytesPerConnection}})
+	}
+	shared := func(key, of string, max allowance) {
+		if max.calls <= 0 && max.bytes <= 0 {
+			return
+		}
+		if g.metered[key] == nil {
+			g.metered[key] = &meter{of: of, max: max}
+		}
+		ms = append(ms, g.metered[key])
+	}
+	if !loopback {
+		shared("address "+address, "one address", allowance{int64(o.CallsPerAddress), o.BytesPerAddress})
+	}
+	if principal != "" {
+		shared("principal "+principal, "one principal", allowance{int64(o.CallsPerPrincipal), o.BytesPerPrincipal})
+	}
+	return ms
 }
 
 // count keeps the figures of a connection that has ended.

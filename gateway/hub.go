@@ -114,6 +114,7 @@ type port struct {
 	deliver func(msg []byte)    // to the client; msg is valid during the call
 	take    func(buf *[]byte)   // the same for a buffer that is given away; may be nil
 	check   func(now time.Time) // called every second, without a lock; may be nil
+	meters  meters
 
 	inflight map[string]*call // by the client's id, as written
 	active   int              // calls the server is working on for this client
@@ -127,6 +128,7 @@ type call struct {
 	id        uint64
 	port      *port // nil: a request of the gateway itself
 	rawID     []byte
+	size      int // counted by the port's meters; 0: it is not
 	token     []byte
 	method    string
 	uri       string
@@ -377,6 +379,14 @@ func (h *hub) request(p *port, m *envelope.Message) {
 		}
 		delete(h.subs, uri)
 	}
+	if c.method != "initialize" { // which others may wait for
+		if err := p.meters.take(len(m.Raw)); err != nil {
+			h.mu.Unlock()
+			h.refuse(p, m, envelope.CodeInternal, "%s", err)
+			return
+		}
+		c.size = len(m.Raw)
+	}
 	h.registerLocked(c)
 	it := h.rewrite(m, c)
 	if h.turns && turnMethod(c.method) && !h.takeTurnLocked(c) {
@@ -432,6 +442,10 @@ func (h *hub) dropLocked(c *call) []item {
 	if c.port != nil {
 		delete(c.port.inflight, string(c.rawID))
 		h.idleLocked(c)
+		if c.size > 0 {
+			c.port.meters.give(c.size)
+			c.size = 0
+		}
 	}
 	return h.endTurnLocked(c)
 }

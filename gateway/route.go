@@ -154,6 +154,9 @@ func newRoute(g *Gateway, r Route) *route {
 	rt := &route{Route: r, g: g, hubs: map[*hub]struct{}{}, config: g.opts.Accept.Config}
 	rt.idle.L = &rt.mu
 	rt.config.MaxMessageSize = r.MessageMax
+	if rt.config.WriteTimeout == 0 {
+		rt.config.WriteTimeout = writeTimeout
+	}
 	rt.config = r.Dialect.Config(mcpws.Defaults(rt.config))
 	rt.config.SendQueue = -1 // sessions count themselves
 	if r.Isolation == Pool {

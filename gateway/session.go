@@ -41,9 +41,10 @@ type session struct {
 	// for one client, so messages are queued; a client whose queue is too
 	// long is not read from, and closed with 1013 if that does not help.
 	out        outbox
+	meters     meters
 	queued     atomic.Int64  // bytes in out
 	room       chan struct{} // signalled when the queue shrinks below the limit
-	delivering atomic.Int32  // callers of deliver: the server waits for the client
+	delivering atomic.Int64  // bytes with which the client keeps its own server waiting
 
 	// Of watch, which one goroutine at a time calls.
 	moved   uint64    // bytes that the connection had sent
@@ -87,10 +88,13 @@ const (
 	// before it is closed at once.
 	queueSoft = 256 << 10
 	queueHard = 8 << 20
-	// slowTimeout is how long the connection of a client with more than
-	// queueSoft may take nothing, stallTimeout of one with anything at all.
-	slowTimeout  = 10 * time.Second
-	stallTimeout = 25 * time.Second
+	// slowTimeout is how long a client for which more than queueSoft waits may
+	// take no batch of frames, 256 KiB; stallTimeout is for less than that.
+	slowTimeout  = 20 * time.Second
+	stallTimeout = time.Minute
+	// writeTimeout is the WriteTimeout of connections: later than these, for
+	// it ends them without a word.
+	writeTimeout = 90 * time.Second
 	// flushTimeout bounds what is sent before the session is closed.
 	flushTimeout = 5 * time.Second
 )
@@ -336,7 +340,7 @@ func (s *session) bind(h *hub) error {
 	}
 	p := h.join(deliver)
 	h.mu.Lock()
-	p.check = s.watch
+	p.check, p.meters = s.watch, s.meters
 	if h.shared {
 		p.take = s.give
 	}
@@ -447,8 +451,9 @@ func (s *session) batches() bool {
 // deliver sends a message to the client and waits until the wire has it: the
 // backpressure of a server that belongs to one client.
 func (s *session) deliver(msg []byte) {
-	s.delivering.Add(1)
-	defer s.delivering.Add(-1)
+	n := int64(len(msg))
+	s.delivering.Add(n)
+	defer s.delivering.Add(-n)
 	if s.replay != nil {
 		if s.replay.Send(s.ending(msg), true) {
 			s.sent.Add(1)
@@ -489,9 +494,11 @@ func (s *session) give(b *[]byte) {
 	}
 	n := int64(len(*b))
 	s.queued.Add(n)
+	s.meters.add(n)
 	taken, start, full := s.out.put(b)
 	if !taken {
 		s.queued.Add(-n)
+		s.meters.add(-n)
 		putLine(b)
 		if full {
 			s.endSlow()
@@ -525,6 +532,7 @@ func (s *session) write() {
 
 // shrunk notes that n bytes less wait for the client.
 func (s *session) shrunk(n int64) {
+	s.meters.add(-n)
 	if left := s.queued.Add(-n); left <= queueSoft && left+n > queueSoft {
 		select {
 		case s.room <- struct{}{}:
@@ -534,14 +542,14 @@ func (s *session) shrunk(n int64) {
 }
 
 // watch ends a session whose client does not read what waits for it. It is
-// called every second. A client that reads slowly is left alone: what counts is
-// that nothing moves.
+// called every second. What counts is that nothing moves, or not even a batch of
+// frames for a long time: a client that reads slowly is left alone.
 func (s *session) watch(now time.Time) {
 	s.mu.Lock()
 	c := s.conn
 	s.mu.Unlock()
-	queued := s.queued.Load()
-	if c == nil || queued == 0 && s.delivering.Load() == 0 {
+	waiting := s.queued.Load() + s.delivering.Load()
+	if c == nil || waiting == 0 {
 		s.stalled = time.Time{}
 		return
 	}
@@ -549,7 +557,7 @@ func (s *session) watch(now time.Time) {
 		s.moved, s.stalled = moved, now
 		return
 	}
-	if d := now.Sub(s.stalled); d >= stallTimeout || d >= slowTimeout && queued > queueSoft {
+	if d := now.Sub(s.stalled); d >= stallTimeout || d >= slowTimeout && waiting > queueSoft {
 		s.endSlow()
 	}
 }
@@ -565,7 +573,8 @@ func (s *session) endSlow() {
 	if final {
 		return
 	}
-	s.g.log.Warn("a client does not read", "session", s.caller.Session, "route", s.route.Name, "queued", s.queued.Load())
+	s.g.log.Warn("a client does not read", "session", s.caller.Session, "route", s.route.Name,
+		"code", uint16(ws.CloseTryAgainLater), "bytes", s.queued.Load()+s.delivering.Load())
 	s.shrunk(int64(s.out.close()))
 	if c != nil {
 		go func() { _ = c.Close(ws.CloseTryAgainLater, reasonSlow) }()
