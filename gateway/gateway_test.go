@@ -654,7 +654,9 @@ func TestMerged(t *testing.T) {
 	w.call("7", "bad__echo", "{}")
 	w.hears(`"id":7,"error"`, "broken")
 	w.say(`{"jsonrpc":"2.0","id":8,"method":"prompts/list"}`)
-	w.hears(`"id":8,"error":{"code":-32601`)
+	w.hears(`"id":8,"result":{"prompts":[]}`)
 	w.say(`{"jsonrpc":"2.0","id":9,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}`)
-	w.hears(`"id":9,"error":{"code":-32022`, `"supported":["2025-11-25"`)
+	w.hears(`"id":9,"result":`, `"supportedVersions":["2026-07-28","2025-11-25"`)
+	w.say(`{"jsonrpc":"2.0","id":10,"method":"logging/setLevel","params":{"level":"info"}}`)
+	w.hears(`"id":10,"error":{"code":-32601`, "/mcp/NAME")
 }

@@ -15,82 +15,118 @@ import (
 	"github.com/weft-ws/weft/mcpws/envelope"
 )
 
-// mergeMark stands between the name of a server and the name of its tool. It
-// fits the names that clients allow: letters, digits, dash and underscore.
+// mergeMark stands between the name of a server and the name of its tool or
+// prompt. It fits the names that clients allow: letters, digits, dash and
+// underscore.
 const mergeMark = "__"
 
 // mergedRoute is the name of the merged endpoint in listings.
 const mergedRoute = "(all)"
 
-// merged is a backend that is all other servers together: their tools, each
-// under a name that begins with its server's. It speaks the revisions with
-// initialize; modern clients are told so and fall back.
+// merged is a backend that is all other servers together. Their tools and
+// prompts have names that begin with their server's; a resource belongs to the
+// server that lists its URI. It speaks both eras: a client of 2026-07-28 may
+// use servers that only know initialize, and then has what these can do
+// without asking the client back.
 type merged struct{ g *Gateway }
 
 func (m *merged) String() string { return "all servers" }
 
-// Open joins the client to a hub of each server that it may use.
+// Open joins the client to a hub of each server that it may use. The hubs are
+// begun when they are first needed.
 func (m *merged) Open(_ context.Context, caller Caller) (Peer, error) {
-	p := &mergedPeer{members: map[string]*member{}, asks: map[uint64]mergedAsk{}, owner: map[string]*member{}}
+	p := &mergedPeer{members: map[string]*member{}, asks: map[uint64]mergedAsk{}, owner: map[string]*lane{},
+		resources: map[string]*member{}, listens: map[string]*listen{}}
 	p.more.L = &p.mu
+	p.ctx, p.cancel = context.WithCancel(context.Background())
 	for _, rt := range m.g.all() {
 		if len(rt.Principals) > 0 && !slices.Contains(rt.Principals, caller.Principal) {
 			continue
 		}
-		p.members[rt.Name] = &member{peer: p, route: rt, caller: caller}
+		mb := &member{peer: p, route: rt, caller: caller}
+		mb.lanes = [2]*lane{{mb: mb}, {mb: mb, modern: true}}
+		p.members[rt.Name] = mb
+		p.names = append(p.names, rt.Name)
 	}
+	slices.Sort(p.names)
 	return p, nil
 }
 
 // A mergedPeer is the merged endpoint of one client: a server to the hub above
 // it and a client of the hubs below it.
 type mergedPeer struct {
-	mu      sync.Mutex
-	more    sync.Cond // queue has grown, or over
-	queue   [][]byte
-	queued  int
-	over    bool
 	members map[string]*member
-	init    []byte               // the client's initialize
-	asks    map[uint64]mergedAsk // requests of servers, by the id told upwards
-	lastAsk uint64
-	owner   map[string]*member // calls in flight, by id
-	lists   int
+	names   []string // of the members, sorted
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	mu        sync.Mutex
+	more      sync.Cond // queue has grown, or over
+	queue     [][]byte
+	queued    int
+	over      bool
+	init      []byte               // the client's initialize
+	meta      []byte               // _meta of the client's last request of 2026-07-28
+	asks      map[uint64]mergedAsk // requests of servers, by the id told upwards
+	lastAsk   uint64
+	owner     map[string]*lane   // calls in flight, by id
+	resources map[string]*member // by URI
+	templates []template
+	listens   map[string]*listen // by id
+	lastOwn   uint64             // of our own requests
 }
 
 type mergedAsk struct {
-	from *member
+	from *lane
 	id   []byte
 }
 
-// mergedQueueMax bounds what the members may have said that the client has
-// not been sent yet.
-const mergedQueueMax = 64 << 20
-
-// listTimeout is how long one server may keep the others' tools waiting.
-const listTimeout = 20 * time.Second
-
-// A member is one of the merged servers.
-type member struct {
-	peer   *mergedPeer
-	route  *route
-	caller Caller
-
-	mu      sync.Mutex
-	hub     *hub
-	port    *port
-	ready   bool // initialized
-	failed  error
-	gone    bool
-	waiting []*envelope.Message
-	replies map[string]func(*envelope.Message)
+// A template is the literal beginning of a template of URIs.
+type template struct {
+	prefix string
+	of     *member
 }
+
+const (
+	// mergedQueueMax bounds what the members may have said that the client has
+	// not been sent yet.
+	mergedQueueMax = 64 << 20
+	// listTimeout is how long one server may keep the others' lists waiting.
+	listTimeout = 20 * time.Second
+	// probeTimeout is how long a server may take to answer server/discover
+	// before it is taken for one that does not know it.
+	probeTimeout = 30 * time.Second
+	// listenAgain is the wait before a subscription that a server has ended is
+	// made again. It doubles up to listenAgainMax.
+	listenAgain    = 5 * time.Second
+	listenAgainMax = 5 * time.Minute
+	// pagesMax bounds the pages of one server's list, resourcesMax the URIs
+	// that are remembered for one client.
+	pagesMax     = 100
+	resourcesMax = 100_000
+)
+
+const modernVersion = "2026-07-28"
 
 var supportedLegacy = []string{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"}
 
+const mergedCapabilities = `{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"completions":{}}`
+
+const mergedInfo = `{"name":"weft","title":"all servers of this gateway","version":"1"}`
+
+// do runs f on a goroutine that Close waits for.
+func (p *mergedPeer) do(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.over {
+		p.wg.Go(f)
+	}
+}
+
 // Write takes a message of the client. Ids are numbers of the hub above.
 func (p *mergedPeer) Write(raw []byte) error {
-	m, err := envelope.Parse(raw)
+	m, err := envelope.Parse(bytes.Clone(raw))
 	if err != nil {
 		return err
 	}
@@ -106,49 +142,172 @@ func (p *mergedPeer) Write(raw []byte) error {
 		delete(p.asks, n)
 		p.mu.Unlock()
 		if ok {
-			a.from.sendRaw(envelope.AppendEdited(nil, &m, envelope.Edit{At: m.ID, With: a.id}))
+			a.from.send(envelope.AppendEdited(nil, &m, envelope.Edit{At: m.ID, With: a.id}))
 		}
 	}
 	return nil
 }
 
+func (p *mergedPeer) refuse(m *envelope.Message, code int, format string, args ...any) {
+	p.say(envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, code, fmt.Sprintf(format, args...)))
+}
+
+// lists are the lists that can be merged: where in the result they are, and
+// whether their names are prefixed.
+var lists = map[string]struct {
+	key   string
+	named bool
+}{
+	"tools/list":               {"tools", true},
+	"prompts/list":             {"prompts", true},
+	"resources/list":           {"resources", false},
+	"resources/templates/list": {"resourceTemplates", false},
+}
+
 func (p *mergedPeer) request(m *envelope.Message) {
-	switch string(m.Method) {
+	modern := m.Modern()
+	if modern {
+		if v := m.Text(m.MetaVersion); v != modernVersion {
+			b, _ := json.Marshal(append([]string{modernVersion}, supportedLegacy...))
+			p.say(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"error":{"code":%d,"message":"the merged endpoint does not speak this version","data":{"supported":%s,"requested":%s}}}`,
+				m.IDBytes(), envelope.CodeUnsupportedVersion, b, envelope.AppendString(nil, v)))
+			return
+		}
+		meta := metaOf(m)
+		p.mu.Lock()
+		p.meta = meta
+		p.mu.Unlock()
+	}
+	switch method := string(m.Method); method {
 	case "initialize":
 		version := m.Text(m.Version)
 		if !slices.Contains(supportedLegacy, version) {
 			version = supportedLegacy[0]
 		}
 		p.mu.Lock()
-		p.init = bytes.Clone(m.Raw)
+		p.init = m.Raw
 		p.mu.Unlock()
 		p.say(envelope.AppendResult(nil, m.IDBytes(), fmt.Appendf(nil,
-			`{"protocolVersion":%q,"capabilities":{"tools":{"listChanged":true}},"serverInfo":{"name":"weft","title":"all servers of this gateway","version":"1"}}`, version)))
+			`{"protocolVersion":%q,"capabilities":%s,"serverInfo":%s}`, version, mergedCapabilities, mergedInfo)))
+	case "server/discover":
+		b, _ := json.Marshal(append([]string{modernVersion}, supportedLegacy...))
+		p.say(envelope.AppendResult(nil, m.IDBytes(), fmt.Appendf(nil,
+			`{"resultType":"complete","supportedVersions":%s,"capabilities":%s,"ttlMs":0,"cacheScope":"private","_meta":{"io.modelcontextprotocol/serverInfo":%s}}`,
+			b, mergedCapabilities, mergedInfo)))
 	case "ping":
 		p.say(envelope.AppendResult(nil, m.IDBytes(), []byte("{}")))
-	case "tools/list":
-		id := bytes.Clone(m.IDBytes())
-		go p.list(id)
-	case "tools/call":
-		server, tool, ok := strings.Cut(m.ParamName(), mergeMark)
+	case "tools/list", "prompts/list", "resources/list", "resources/templates/list":
+		p.do(func() { p.list(m.IDBytes(), method, modern) })
+	case "tools/call", "prompts/get":
+		server, name, ok := strings.Cut(m.ParamName(), mergeMark)
 		mb := p.members[server]
 		if !ok || mb == nil {
-			p.say(envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeInvalidParams,
-				fmt.Sprintf("there is no tool %q; names are SERVER%sTOOL", m.ParamName(), mergeMark)))
+			what := "tool"
+			if method == "prompts/get" {
+				what = "prompt"
+			}
+			p.refuse(m, envelope.CodeInvalidParams, "there is no %s %q; names are SERVER%sNAME", what, m.ParamName(), mergeMark)
 			return
 		}
-		p.mu.Lock()
-		p.owner[string(m.IDBytes())] = mb
-		p.mu.Unlock()
-		mb.sendRaw(envelope.AppendEdited(nil, m, envelope.Edit{At: m.Name, With: envelope.AppendString(nil, tool)}))
-	case "server/discover":
-		b, _ := json.Marshal(supportedLegacy)
-		p.say(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"error":{"code":%d,"message":"the merged endpoint speaks the revisions with initialize","data":{"supported":%s,"requested":%q}}}`,
-			m.IDBytes(), envelope.CodeUnsupportedVersion, b, m.Text(m.MetaVersion)))
+		p.pass(mb.lane(modern), m, envelope.Edit{At: m.Name, With: envelope.AppendString(nil, name)})
+	case "resources/read", "resources/subscribe", "resources/unsubscribe":
+		p.byURI(m, modern, m.Text(m.URI), envelope.Edit{})
+	case "completion/complete":
+		p.complete(m, modern)
+	case "subscriptions/listen":
+		p.listen(m)
 	default:
-		p.say(envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeMethodNotFound,
-			fmt.Sprintf("the merged endpoint offers tools only, not %s; connect to /mcp/NAME for the rest", m.Method)))
+		p.refuse(m, envelope.CodeMethodNotFound, "the merged endpoint does not offer %s; connect to /mcp/NAME for all that a server can do", m.Method)
 	}
+}
+
+// metaOf returns the _meta of a request as it is written.
+func metaOf(m *envelope.Message) []byte {
+	var params struct {
+		Meta json.RawMessage `json:"_meta"`
+	}
+	if json.Unmarshal(m.Bytes(m.Params), &params) != nil {
+		return nil
+	}
+	return params.Meta
+}
+
+// pass hands a request on and notes who has it.
+func (p *mergedPeer) pass(l *lane, m *envelope.Message, edit envelope.Edit) {
+	p.mu.Lock()
+	p.owner[string(m.IDBytes())] = l
+	p.mu.Unlock()
+	l.send(envelope.AppendEdited(nil, m, edit))
+}
+
+// byURI hands a request on to the server whose resource it is about. If that is
+// not known yet, the servers are asked for their lists first.
+func (p *mergedPeer) byURI(m *envelope.Message, modern bool, uri string, edit envelope.Edit) {
+	if mb := p.ownerOf(uri); mb != nil {
+		p.pass(mb.lane(modern), m, edit)
+		return
+	}
+	p.do(func() {
+		for _, method := range []string{"resources/list", "resources/templates/list"} {
+			p.gather(method, modern)
+		}
+		mb := p.ownerOf(uri)
+		if mb == nil {
+			p.refuse(m, envelope.CodeInvalidParams, "no server lists a resource %q or a template for it; connect to /mcp/NAME to read it from a certain server", cut([]byte(uri)))
+			return
+		}
+		p.pass(mb.lane(modern), m, edit)
+	})
+}
+
+// ownerOf is the server that lists a URI, or the longest beginning of it in a
+// template.
+func (p *mergedPeer) ownerOf(uri string) *member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if mb := p.resources[uri]; mb != nil {
+		return mb
+	}
+	var best template
+	for _, t := range p.templates {
+		if strings.HasPrefix(uri, t.prefix) && len(t.prefix) > len(best.prefix) {
+			best = t
+		}
+	}
+	return best.of
+}
+
+// complete hands on the completion of an argument of a prompt or a template.
+func (p *mergedPeer) complete(m *envelope.Message, modern bool) {
+	var params map[string]json.RawMessage
+	var ref map[string]json.RawMessage
+	var name, uri string
+	if json.Unmarshal(m.Bytes(m.Params), &params) == nil && json.Unmarshal(params["ref"], &ref) == nil {
+		_ = json.Unmarshal(ref["name"], &name)
+		_ = json.Unmarshal(ref["uri"], &uri)
+	}
+	if uri != "" {
+		p.byURI(m, modern, uri, envelope.Edit{})
+		return
+	}
+	server, prompt, ok := strings.Cut(name, mergeMark)
+	mb := p.members[server]
+	if !ok || mb == nil {
+		p.refuse(m, envelope.CodeInvalidParams, "there is no prompt %q; names are SERVER%sNAME", name, mergeMark)
+		return
+	}
+	ref["name"] = envelope.AppendString(nil, prompt)
+	var err error
+	if params["ref"], err = json.Marshal(ref); err != nil {
+		p.refuse(m, envelope.CodeInternal, "%v", err)
+		return
+	}
+	b, err := json.Marshal(params)
+	if err != nil {
+		p.refuse(m, envelope.CodeInternal, "%v", err)
+		return
+	}
+	p.pass(mb.lane(modern), m, envelope.Edit{At: m.Params, With: b})
 }
 
 func (p *mergedPeer) notification(m *envelope.Message) {
@@ -156,11 +315,17 @@ func (p *mergedPeer) notification(m *envelope.Message) {
 	case "notifications/initialized":
 		// Members are initialised when they are first needed.
 	case "notifications/cancelled":
+		id := string(m.Bytes(m.Cancelled))
 		p.mu.Lock()
-		mb := p.owner[string(m.Bytes(m.Cancelled))]
+		l := p.owner[id]
+		ln := p.listens[id]
+		delete(p.listens, id)
 		p.mu.Unlock()
-		if mb != nil {
-			mb.sendRaw(bytes.Clone(m.Raw))
+		if l != nil {
+			l.send(m.Raw)
+		}
+		if ln != nil {
+			p.unlisten(ln)
 		}
 	case "notifications/progress":
 		n, _ := number(m.Bytes(m.Progress))
@@ -168,264 +333,749 @@ func (p *mergedPeer) notification(m *envelope.Message) {
 		a, ok := p.asks[n]
 		p.mu.Unlock()
 		if ok {
-			a.from.sendRaw(envelope.AppendEdited(nil, m, envelope.Edit{At: m.Progress, With: a.id}))
+			a.from.send(envelope.AppendEdited(nil, m, envelope.Edit{At: m.Progress, With: a.id}))
 		}
 	default:
-		for _, mb := range p.members {
-			mb.mu.Lock()
-			started := mb.hub != nil
-			mb.mu.Unlock()
-			if started {
-				mb.sendRaw(bytes.Clone(m.Raw))
+		for _, name := range p.names {
+			if l := p.members[name].lane(m.Modern()); l.started() {
+				l.send(bytes.Clone(m.Raw))
 			}
 		}
 	}
 }
 
-// list asks every server for its tools, all pages, and answers with those of
-// the servers that answer in time.
-func (p *mergedPeer) list(id []byte) {
-	names := make([]string, 0, len(p.members))
-	for name := range p.members {
-		names = append(names, name)
+// list answers with the lists of all servers that answer in time.
+func (p *mergedPeer) list(id []byte, method string, modern bool) {
+	parts := p.gather(method, modern)
+	result := []byte("{")
+	if modern {
+		result = append(result, `"resultType":"complete","ttlMs":0,"cacheScope":"private",`...)
 	}
-	slices.Sort(names)
-	parts := make([][]json.RawMessage, len(names))
-	ctx, cancel := context.WithTimeout(context.Background(), listTimeout)
-	defer cancel()
-	var all sync.WaitGroup
-	for i, name := range names {
-		all.Go(func() {
-			tools, err := p.members[name].tools(ctx)
-			if err != nil {
-				p.members[name].route.g.log.Warn("a server is missing in the merged list", "server", name, "err", err)
-			}
-			parts[i] = tools
-		})
-	}
-	all.Wait()
-	result := []byte(`{"tools":[`)
-	for _, tools := range parts {
-		for _, t := range tools {
-			if result[len(result)-1] != '[' {
+	result = append(append(append(result, '"'), lists[method].key...), `":[`...)
+	first := true
+	for _, part := range parts {
+		for _, entry := range part {
+			if !first {
 				result = append(result, ',')
 			}
-			result = append(result, t...)
+			first = false
+			result = append(result, entry...)
 		}
 	}
 	p.say(envelope.AppendResult(nil, id, append(result, "]}"...)))
 }
 
-// pagesMax bounds the pages of one server's list.
-const pagesMax = 100
+// gather asks every server for a list, all pages. A server that fails leaves
+// the others alone.
+func (p *mergedPeer) gather(method string, modern bool) [][]json.RawMessage {
+	parts := make([][]json.RawMessage, len(p.names))
+	ctx, cancel := context.WithTimeout(p.ctx, listTimeout)
+	defer cancel()
+	var all sync.WaitGroup
+	for i, name := range p.names {
+		all.Go(func() {
+			mb := p.members[name]
+			entries, err := mb.lane(modern).list(ctx, method)
+			if err != nil && p.ctx.Err() == nil {
+				mb.route.g.log.Warn("a server is missing in the merged list", "server", name, "list", method, "err", err)
+			}
+			parts[i] = entries
+		})
+	}
+	all.Wait()
+	switch method {
+	case "resources/list":
+		p.own(parts)
+	case "resources/templates/list":
+		p.ownTemplates(parts)
+	}
+	return parts
+}
 
-// tools returns the server's tools under their merged names.
-func (mb *member) tools(ctx context.Context) ([]json.RawMessage, error) {
+// own notes whose resources they are. A URI that two servers list is that of
+// the first, and left out of the other's list.
+func (p *mergedPeer) own(parts [][]json.RawMessage) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	clear(p.resources)
+	for i, part := range parts {
+		mb := p.members[p.names[i]]
+		parts[i] = slices.DeleteFunc(part, func(entry json.RawMessage) bool {
+			uri := entryMember(entry, "uri")
+			if of := p.resources[uri]; of != nil && of != mb {
+				return true
+			}
+			if len(p.resources) < resourcesMax {
+				p.resources[uri] = mb
+			}
+			return false
+		})
+	}
+}
+
+func (p *mergedPeer) ownTemplates(parts [][]json.RawMessage) {
+	var all []template
+	for i, part := range parts {
+		for _, entry := range part {
+			if prefix, _, _ := strings.Cut(entryMember(entry, "uriTemplate"), "{"); prefix != "" && len(all) < resourcesMax {
+				all = append(all, template{prefix, p.members[p.names[i]]})
+			}
+		}
+	}
+	p.mu.Lock()
+	p.templates = all
+	p.mu.Unlock()
+}
+
+// entryMember returns a text that an entry of a list has as a member.
+func entryMember(entry json.RawMessage, name string) string {
+	var members map[string]json.RawMessage
+	var s string
+	if json.Unmarshal(entry, &members) != nil || json.Unmarshal(members[name], &s) != nil {
+		return ""
+	}
+	return s
+}
+
+// A listen is a subscriptions/listen of the client.
+type listen struct {
+	id     []byte
+	filter listenFilter
+	subs   map[*lane]string // the ids of its own requests; under the peer's mu
+}
+
+type listenFilter struct {
+	Tools     bool     `json:"toolsListChanged,omitempty"`
+	Prompts   bool     `json:"promptsListChanged,omitempty"`
+	Resources bool     `json:"resourcesListChanged,omitempty"`
+	URIs      []string `json:"resourceSubscriptions,omitempty"`
+}
+
+// wants reports whether a notification without a subscription is for it.
+func (f *listenFilter) wants(method, uri string) bool {
+	switch method {
+	case "notifications/tools/list_changed":
+		return f.Tools
+	case "notifications/prompts/list_changed":
+		return f.Prompts
+	case "notifications/resources/list_changed":
+		return f.Resources
+	case "notifications/resources/updated":
+		return slices.Contains(f.URIs, uri)
+	}
+	return false
+}
+
+const subscriptionMeta = `"_meta":{"io.modelcontextprotocol/subscriptionId":`
+
+// listen subscribes the client at all servers, under one id.
+func (p *mergedPeer) listen(m *envelope.Message) {
+	var params struct {
+		Notifications *listenFilter `json:"notifications"`
+	}
+	if json.Unmarshal(m.Bytes(m.Params), &params) != nil || params.Notifications == nil {
+		p.refuse(m, envelope.CodeInvalidParams, "subscriptions/listen needs an object \"notifications\"")
+		return
+	}
+	ln := &listen{id: m.IDBytes(), filter: *params.Notifications, subs: map[*lane]string{}}
+	agreed, err := json.Marshal(ln.filter)
+	if err != nil {
+		p.refuse(m, envelope.CodeInternal, "%v", err)
+		return
+	}
+	p.mu.Lock()
+	p.listens[string(ln.id)] = ln
+	p.mu.Unlock()
+	p.say(fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{%s%s},"notifications":%s}}`, subscriptionMeta, ln.id, agreed))
+	p.do(func() {
+		owned := map[*member][]string{}
+		if len(ln.filter.URIs) > 0 {
+			p.gather("resources/list", true)
+			p.gather("resources/templates/list", true)
+			for _, uri := range ln.filter.URIs {
+				mb := p.ownerOf(uri)
+				owned[mb] = append(owned[mb], uri)
+			}
+		}
+		for _, name := range p.names {
+			mb := p.members[name]
+			f := ln.filter
+			f.URIs = owned[mb]
+			mb.lane(true).listen(ln, f, listenAgain)
+		}
+	})
+}
+
+// unlisten ends the subscriptions below.
+func (p *mergedPeer) unlisten(ln *listen) {
+	p.mu.Lock()
+	subs := ln.subs
+	ln.subs = nil
+	p.mu.Unlock()
+	for l, id := range subs {
+		l.send(fmt.Appendf(nil, `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%s}}`, id))
+	}
+}
+
+// changed passes on a notification of a server that knows no subscriptions to
+// those that asked for it.
+func (p *mergedPeer) changed(m *envelope.Message) {
+	method, uri := string(m.Method), m.Text(m.URI)
+	p.mu.Lock()
+	var ids [][]byte
+	for _, ln := range p.listens {
+		if ln.filter.wants(method, uri) {
+			ids = append(ids, ln.id)
+		}
+	}
+	p.mu.Unlock()
+	for _, id := range ids {
+		msg := fmt.Appendf(nil, `{"jsonrpc":"2.0","method":%q,"params":{%s%s}`, method, subscriptionMeta, id)
+		if uri != "" {
+			msg = envelope.AppendString(append(msg, `,"uri":`...), uri)
+		}
+		p.say(append(msg, "}}"...))
+	}
+}
+
+// ownID is an id for a request of our own.
+func (p *mergedPeer) ownID(what string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lastOwn++
+	return fmt.Sprintf("%q", fmt.Sprintf("%s %d", what, p.lastOwn))
+}
+
+// A member is one of the merged servers.
+type member struct {
+	peer   *mergedPeer
+	route  *route
+	caller Caller
+	lanes  [2]*lane
+}
+
+// lane returns the way to the server for requests of an era. Clients use one
+// of the two.
+func (mb *member) lane(modern bool) *lane {
+	if modern {
+		return mb.lanes[1]
+	}
+	return mb.lanes[0]
+}
+
+// A lane is the client's place at a server, for requests of one era.
+type lane struct {
+	mb     *member
+	modern bool // the era of the client's requests
+
+	mu        sync.Mutex
+	hub       *hub
+	port      *port
+	ready     bool            // initialised, or found to need no initialize
+	translate bool            // modern, and the server knows initialize only
+	offers    map[string]bool // capabilities of the server
+	probe     *time.Timer
+	failed    error
+	gone      bool
+	waiting   []*envelope.Message
+	replies   map[string]func(*envelope.Message)
+}
+
+const (
+	laneInitID     = `"initialize"`
+	laneDiscoverID = `"discover"`
+)
+
+func (l *lane) started() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.hub != nil
+}
+
+// send passes a message to the server, which is started and initialised first
+// if need be.
+func (l *lane) send(raw []byte) {
+	m, err := envelope.Parse(raw)
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	if l.gone {
+		l.mu.Unlock()
+		return
+	}
+	if l.hub == nil && l.failed == nil {
+		l.start()
+	}
+	switch {
+	case l.failed != nil:
+		err := l.failed
+		l.mu.Unlock()
+		if m.Kind == envelope.Request {
+			l.deliver(envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeInternal, err.Error()))
+		}
+	case !l.ready:
+		l.waiting = append(l.waiting, &m)
+		l.mu.Unlock()
+	default:
+		h, p := l.hub, l.port
+		l.mu.Unlock()
+		l.forward(h, p, &m)
+	}
+}
+
+// forward gives a message to a server that is ready.
+func (l *lane) forward(h *hub, p *port, m *envelope.Message) {
+	l.mu.Lock()
+	translate := l.translate
+	kind, _, _ := strings.Cut(string(m.Method), "/")
+	if kind == "completion" {
+		kind = "completions"
+	}
+	lacks := l.offers != nil && !l.offers[kind] && (kind == "prompts" || kind == "resources" || kind == "completions")
+	l.mu.Unlock()
+	switch {
+	case m.Kind == envelope.Request && lacks:
+		l.deliver(envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeMethodNotFound, fmt.Sprintf("the server %s offers no %s", l.mb.route.Name, kind)))
+		return
+	case translate && m.Is("subscriptions/listen"):
+		// Its notifications come without being asked for, except those about
+		// certain resources.
+		var params struct{ Notifications listenFilter }
+		_ = json.Unmarshal(m.Bytes(m.Params), &params)
+		for _, uri := range params.Notifications.URIs {
+			sub, err := envelope.Parse(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"method":"resources/subscribe","params":%s}`, l.request("subscribe", nil), uriParams(uri)))
+			if err == nil {
+				h.handle(p, &sub)
+			}
+		}
+		return
+	case translate && m.Kind == envelope.Request && m.Modern():
+		old, err := envelope.Parse(legacyRequest(m))
+		if err != nil {
+			l.deliver(envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeInvalidParams, err.Error()))
+			return
+		}
+		m = &old
+	}
+	h.handle(p, m)
+}
+
+// legacyRequest is a request of 2026-07-28 without what that revision added to
+// its _meta: a server that knows initialize only may refuse it. All values stay
+// as they were written.
+func legacyRequest(m *envelope.Message) []byte {
+	var params, meta map[string]json.RawMessage
+	if json.Unmarshal(m.Bytes(m.Params), &params) != nil || json.Unmarshal(params["_meta"], &meta) != nil {
+		return m.Raw
+	}
+	for name := range meta {
+		if strings.HasPrefix(name, "io.modelcontextprotocol/") {
+			delete(meta, name)
+		}
+	}
+	encode := func(v map[string]json.RawMessage) []byte {
+		var b bytes.Buffer
+		e := json.NewEncoder(&b)
+		e.SetEscapeHTML(false)
+		if e.Encode(v) != nil {
+			return []byte("{}")
+		}
+		return bytes.TrimSpace(b.Bytes())
+	}
+	if params["_meta"] = encode(meta); len(meta) == 0 {
+		delete(params, "_meta")
+	}
+	return envelope.AppendEdited(nil, m, envelope.Edit{At: m.Params, With: encode(params)})
+}
+
+// request makes an id for a request of our own, whose answer goes to reply.
+func (l *lane) request(what string, reply func(*envelope.Message)) string {
+	id := l.mb.peer.ownID(what)
+	if reply == nil {
+		reply = func(*envelope.Message) {}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.replies == nil {
+		l.replies = map[string]func(*envelope.Message){}
+	}
+	l.replies[id] = reply
+	return id
+}
+
+// start joins a hub of the server and begins its initialize, or asks which era
+// it speaks. It is called with mu held.
+func (l *lane) start() {
+	var first []byte
+	class := 0
+	if l.modern {
+		first = fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"method":"server/discover","params":{"_meta":%s}}`, laneDiscoverID, l.mb.peer.lastMeta())
+	} else {
+		l.mb.peer.mu.Lock()
+		first = l.mb.peer.init
+		l.mb.peer.mu.Unlock()
+		if first == nil {
+			first = fmt.Appendf(nil, `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":%q,"capabilities":{},"clientInfo":%s}}`, supportedLegacy[0], mergedInfo)
+		}
+		m, err := envelope.Parse(first)
+		if err != nil {
+			l.failed = err
+			return
+		}
+		class = classOf(&m)
+		first = envelope.AppendEdited(nil, &m, envelope.Edit{At: m.ID, With: []byte(laneInitID)})
+	}
+	m, err := envelope.Parse(first)
+	if err == nil {
+		if l.mb.route.Isolation == Shared {
+			l.hub, err = l.mb.route.forClass(class)
+		} else {
+			l.hub, err = l.mb.route.own(l.mb.caller, nil)
+		}
+	}
+	if err != nil {
+		l.hub, l.failed = nil, err
+		return
+	}
+	l.port = l.hub.join(l.deliver)
+	h, p := l.hub, l.port
+	// The hub may answer at once, and deliver takes mu.
+	l.mb.peer.do(func() { h.handle(p, &m) })
+	if l.modern {
+		l.probe = time.AfterFunc(probeTimeout, func() { l.initialize(h, p) })
+	}
+}
+
+// lastMeta is the _meta for requests of our own.
+func (p *mergedPeer) lastMeta() []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.meta == nil {
+		return []byte("{}")
+	}
+	return p.meta
+}
+
+// discovered takes the answer to server/discover.
+func (l *lane) discovered(m *envelope.Message) {
+	var r struct {
+		SupportedVersions []string
+		Capabilities      map[string]json.RawMessage
+	}
+	l.mu.Lock()
+	h, p := l.hub, l.port
+	late := l.probe == nil || !l.probe.Stop()
+	l.mu.Unlock()
+	if late || h == nil {
+		return
+	}
+	if m.Kind == envelope.Result && json.Unmarshal(m.Bytes(m.Result), &r) == nil && slices.Contains(r.SupportedVersions, modernVersion) {
+		l.begin(h, p, r.Capabilities)
+		return
+	}
+	l.initialize(h, p)
+}
+
+// initialize begins a session for a client that knows none. The server is told
+// of no capabilities, since its questions could not be passed on.
+func (l *lane) initialize(h *hub, p *port) {
+	var meta struct {
+		Info json.RawMessage `json:"io.modelcontextprotocol/clientInfo"`
+	}
+	if json.Unmarshal(l.mb.peer.lastMeta(), &meta) != nil || len(meta.Info) == 0 {
+		meta.Info = json.RawMessage(mergedInfo)
+	}
+	m, err := envelope.Parse(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"method":"initialize","params":{"protocolVersion":%q,"capabilities":{},"clientInfo":%s}}`, laneInitID, supportedLegacy[0], meta.Info))
+	if err != nil {
+		return
+	}
+	l.mu.Lock()
+	l.translate = true
+	l.mu.Unlock()
+	l.mb.peer.do(func() { h.handle(p, &m) })
+}
+
+// initialised takes the answer to initialize.
+func (l *lane) initialised(m *envelope.Message) {
+	l.mu.Lock()
+	h, p := l.hub, l.port
+	if h == nil {
+		l.mu.Unlock()
+		return
+	}
+	if m.Kind == envelope.Error {
+		waiting := l.waiting
+		l.waiting = nil
+		// The next message tries again.
+		l.hub, l.port, l.translate = nil, nil, false
+		l.mu.Unlock()
+		l.release(h, p)
+		for _, w := range waiting {
+			if w.Kind == envelope.Request {
+				l.deliver(envelope.AppendEdited(nil, m, envelope.Edit{At: m.ID, With: w.IDBytes()}))
+			}
+		}
+		return
+	}
+	l.mu.Unlock()
+	ready, err := envelope.Parse([]byte(`{"jsonrpc":"2.0","method":"notifications/initialized"}`))
+	if err == nil {
+		h.handle(p, &ready)
+	}
+	var r struct{ Capabilities map[string]json.RawMessage }
+	_ = json.Unmarshal(m.Bytes(m.Result), &r)
+	l.begin(h, p, r.Capabilities)
+}
+
+// begin lets the messages go that waited, in order.
+func (l *lane) begin(h *hub, p *port, offers map[string]json.RawMessage) {
+	l.mu.Lock()
+	l.offers = map[string]bool{}
+	for name := range offers {
+		l.offers[name] = true
+	}
+	for len(l.waiting) > 0 {
+		waiting := l.waiting
+		l.waiting = nil
+		l.mu.Unlock()
+		for _, w := range waiting {
+			l.forward(h, p, w)
+		}
+		l.mu.Lock()
+	}
+	l.ready = true
+	l.mu.Unlock()
+}
+
+// list returns the entries of a list of the server, tools and prompts under
+// their merged names.
+func (l *lane) list(ctx context.Context, method string) ([]json.RawMessage, error) {
+	kind := lists[method]
+	prefix := ""
+	if kind.named {
+		prefix = l.mb.route.Name + mergeMark
+	}
 	var out []json.RawMessage
 	cursor := ""
 	for range pagesMax {
-		mb.peer.mu.Lock()
-		mb.peer.lists++
-		id := fmt.Sprintf(`"list %d"`, mb.peer.lists)
-		mb.peer.mu.Unlock()
-		msg := `{"jsonrpc":"2.0","id":` + id + `,"method":"tools/list","params":{`
-		if cursor != "" {
-			msg += `"cursor":` + string(envelope.AppendString(nil, cursor))
-		}
 		answer := make(chan []byte, 1)
-		mb.mu.Lock()
-		if mb.replies == nil {
-			mb.replies = map[string]func(*envelope.Message){}
+		id := l.request("list", func(m *envelope.Message) { answer <- bytes.Clone(m.Raw) })
+		msg := append(append([]byte(`{"jsonrpc":"2.0","id":`), id...), `,"method":`...)
+		msg = append(envelope.AppendString(msg, method), `,"params":{`...)
+		if l.modern {
+			msg = append(append(msg, `"_meta":`...), l.mb.peer.lastMeta()...)
 		}
-		mb.replies[id] = func(m *envelope.Message) { answer <- bytes.Clone(m.Raw) }
-		mb.mu.Unlock()
-		mb.sendRaw([]byte(msg + "}}"))
+		if cursor != "" {
+			if l.modern {
+				msg = append(msg, ',')
+			}
+			msg = envelope.AppendString(append(msg, `"cursor":`...), cursor)
+		}
+		l.send(append(msg, "}}"...))
 		var raw []byte
 		select {
 		case raw = <-answer:
 		case <-ctx.Done():
-			mb.mu.Lock()
-			delete(mb.replies, id)
-			mb.mu.Unlock()
-			return out, errors.New("it did not list its tools in time")
+			l.mu.Lock()
+			delete(l.replies, id)
+			l.mu.Unlock()
+			return out, errors.New("it did not answer in time")
 		}
 		m, err := envelope.Parse(raw)
 		if err != nil {
 			return out, err
 		}
 		if m.Kind == envelope.Error {
-			return out, fmt.Errorf("%s", cut(m.Bytes(m.Error)))
+			var e struct{ Code int }
+			if json.Unmarshal(m.Bytes(m.Error), &e) == nil && e.Code == envelope.CodeMethodNotFound {
+				return out, nil // it has none of these
+			}
+			return out, fmt.Errorf("%.300s", m.Bytes(m.Error))
 		}
-		var page struct {
-			Tools      []json.RawMessage
-			NextCursor string `json:"nextCursor"`
+		result := m.Bytes(m.Result)
+		if kind.named {
+			result = filterList(result, kind.key, nil, prefix)
 		}
-		if err := json.Unmarshal(filterTools(m.Bytes(m.Result), nil, mb.route.Name+mergeMark), &page); err != nil {
+		var page map[string]json.RawMessage
+		var entries []json.RawMessage
+		if err := json.Unmarshal(result, &page); err != nil {
 			return out, err
 		}
-		out = append(out, page.Tools...)
-		if cursor = page.NextCursor; cursor == "" {
+		if err := json.Unmarshal(page[kind.key], &entries); err != nil {
+			return out, err
+		}
+		out = append(out, entries...)
+		cursor = ""
+		_ = json.Unmarshal(page["nextCursor"], &cursor)
+		if cursor == "" {
 			return out, nil
 		}
 	}
 	return out, errors.New("its list has no end")
 }
 
-// sendRaw passes a message to the server, which is started and initialised
-// first if need be.
-func (mb *member) sendRaw(raw []byte) {
-	m, err := envelope.Parse(raw)
+// listen subscribes at the server for a subscription of the client.
+func (l *lane) listen(ln *listen, f listenFilter, again time.Duration) {
+	p := l.mb.peer
+	filter, err := json.Marshal(f)
 	if err != nil {
 		return
 	}
-	mb.mu.Lock()
-	if mb.gone {
-		mb.mu.Unlock()
-		return
-	}
-	if mb.hub == nil && mb.failed == nil {
-		mb.start()
-	}
-	switch {
-	case mb.failed != nil:
-		err := mb.failed
-		mb.mu.Unlock()
-		if m.Kind == envelope.Request {
-			mb.deliver(envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeInternal, err.Error()))
-		}
-	case !mb.ready:
-		mb.waiting = append(mb.waiting, &m)
-		mb.mu.Unlock()
-	default:
-		h, p := mb.hub, mb.port
-		mb.mu.Unlock()
-		h.handle(p, &m)
-	}
-}
-
-const memberInitID = `"initialize"`
-
-// start joins a hub of the server and begins its initialize. It is called with
-// mu held.
-func (mb *member) start() {
-	mb.peer.mu.Lock()
-	raw := mb.peer.init
-	mb.peer.mu.Unlock()
-	if raw == nil {
-		raw = []byte(`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"weft","version":"1"}}}`)
-	}
-	m, err := envelope.Parse(raw)
-	if err != nil {
-		mb.failed = err
-		return
-	}
-	if mb.route.Isolation == Shared {
-		mb.hub, err = mb.route.forClass(classOf(&m))
-	} else {
-		mb.hub, err = mb.route.own(mb.caller, nil)
-	}
-	if err != nil {
-		mb.hub, mb.failed = nil, err
-		return
-	}
-	mb.port = mb.hub.join(mb.deliver)
-	m, _ = envelope.Parse(envelope.AppendEdited(nil, &m, envelope.Edit{At: m.ID, With: []byte(memberInitID)}))
-	h, p := mb.hub, mb.port
-	// The hub may answer at once, and deliver takes mu.
-	go h.handle(p, &m)
-}
-
-// initialised takes the answer to the member's initialize.
-func (mb *member) initialised(m *envelope.Message) {
-	mb.mu.Lock()
-	waiting := mb.waiting
-	mb.waiting = nil
-	h, p := mb.hub, mb.port
-	if m.Kind == envelope.Error {
-		mb.mu.Unlock()
-		for _, w := range waiting {
-			if w.Kind == envelope.Request {
-				mb.deliver(envelope.AppendEdited(nil, m, envelope.Edit{At: m.ID, With: w.IDBytes()}))
+	id := l.request("listen", func(m *envelope.Message) {
+		if m.Kind == envelope.Error {
+			var e struct{ Code int }
+			if json.Unmarshal(m.Bytes(m.Error), &e) == nil && (e.Code == envelope.CodeMethodNotFound || e.Code == envelope.CodeInvalidParams) {
+				return // it will not
 			}
 		}
-		// The next message tries again.
-		mb.mu.Lock()
-		mb.hub, mb.port = nil, nil
-		mb.mu.Unlock()
-		mb.release(h, p)
-		return
+		p.do(func() {
+			if pause(p.ctx, again) {
+				l.listen(ln, f, min(2*again, listenAgainMax))
+			}
+		})
+	})
+	p.mu.Lock()
+	wanted := ln.subs != nil && p.listens[string(ln.id)] == ln
+	if wanted {
+		ln.subs[l] = id
 	}
-	mb.ready = true
-	mb.mu.Unlock()
-	ready, _ := envelope.Parse([]byte(`{"jsonrpc":"2.0","method":"notifications/initialized"}`))
-	h.handle(p, &ready)
-	for _, w := range waiting {
-		h.handle(p, w)
+	p.mu.Unlock()
+	if wanted {
+		l.send(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%s,"method":"subscriptions/listen","params":{"_meta":%s,"notifications":%s}}`, id, p.lastMeta(), filter))
 	}
 }
 
 // deliver takes a message of the server for this client.
-func (mb *member) deliver(raw []byte) {
+func (l *lane) deliver(raw []byte) {
 	m, err := envelope.Parse(raw)
 	if err != nil {
 		return
 	}
-	p := mb.peer
+	p := l.mb.peer
 	switch m.Kind {
 	case envelope.Result, envelope.Error:
-		id := string(m.IDBytes())
-		if id == memberInitID {
-			c, _ := envelope.Parse(bytes.Clone(m.Raw))
-			go mb.initialised(&c)
-			return
-		}
-		mb.mu.Lock()
-		reply := mb.replies[id]
-		delete(mb.replies, id)
-		mb.mu.Unlock()
-		if reply != nil {
-			reply(&m)
-			return
-		}
-		p.mu.Lock()
-		delete(p.owner, id)
-		p.mu.Unlock()
+		l.answer(&m)
 	case envelope.Request:
+		if l.modern {
+			// 2026-07-28 has no requests of servers.
+			answer := envelope.AppendResult(nil, m.IDBytes(), []byte("{}"))
+			if !m.Is("ping") {
+				answer = envelope.AppendError(nil, m.IDBytes(), envelope.Legacy, envelope.CodeMethodNotFound, "the client takes no requests")
+			}
+			p.do(func() { l.send(answer) })
+			return
+		}
 		p.mu.Lock()
 		p.lastAsk++
 		n := p.lastAsk
-		p.asks[n] = mergedAsk{mb, bytes.Clone(m.IDBytes())}
+		p.asks[n] = mergedAsk{l, bytes.Clone(m.IDBytes())}
 		p.mu.Unlock()
 		num := strconv.AppendUint(nil, n, 10)
 		p.say(envelope.AppendEdited(nil, &m, envelope.Edit{At: m.ID, With: num}, envelope.Edit{At: m.Token, With: num}))
-		return
 	case envelope.Notification:
-		if m.Is("notifications/cancelled") {
-			p.mu.Lock()
-			var num []byte
-			for n, a := range p.asks {
-				if a.from == mb && bytes.Equal(a.id, m.Bytes(m.Cancelled)) {
-					num = strconv.AppendUint(nil, n, 10)
-					delete(p.asks, n)
-				}
+		l.notification(&m)
+	}
+}
+
+func (l *lane) answer(m *envelope.Message) {
+	id := string(m.IDBytes())
+	if id == laneInitID || id == laneDiscoverID {
+		c, err := envelope.Parse(bytes.Clone(m.Raw))
+		if err != nil {
+			return
+		}
+		next := l.initialised
+		if id == laneDiscoverID {
+			next = l.discovered
+		}
+		l.mb.peer.do(func() { next(&c) })
+		return
+	}
+	p := l.mb.peer
+	l.mu.Lock()
+	reply := l.replies[id]
+	delete(l.replies, id)
+	translate := l.translate
+	l.mu.Unlock()
+	if reply != nil {
+		reply(m)
+		return
+	}
+	p.mu.Lock()
+	delete(p.owner, id)
+	p.mu.Unlock()
+	if translate && m.Kind == envelope.Result {
+		p.say(envelope.AppendEdited(nil, m, completed(m)))
+		return
+	}
+	p.say(bytes.Clone(m.Raw))
+}
+
+// completed makes a result that has no resultType one of 2026-07-28, where
+// every result has it.
+func completed(m *envelope.Message) envelope.Edit {
+	result := m.Bytes(m.Result)
+	if len(result) < 2 || result[0] != '{' || bytes.Contains(result, []byte(`"resultType"`)) && topNames(result)["resultType"] {
+		return envelope.Edit{}
+	}
+	with := []byte(`{"resultType":"complete",`)
+	if len(bytes.TrimSpace(result[1:len(result)-1])) == 0 {
+		with = with[:len(with)-1]
+	}
+	return envelope.Edit{At: envelope.Span{Start: m.Result.Start, End: m.Result.Start + 1}, With: with}
+}
+
+func (l *lane) notification(m *envelope.Message) {
+	p := l.mb.peer
+	switch {
+	case m.Is("notifications/cancelled"):
+		p.mu.Lock()
+		var num []byte
+		for n, a := range p.asks {
+			if a.from == l && bytes.Equal(a.id, m.Bytes(m.Cancelled)) {
+				num = strconv.AppendUint(nil, n, 10)
+				delete(p.asks, n)
 			}
-			p.mu.Unlock()
-			if num != nil {
-				p.say(envelope.AppendEdited(nil, &m, envelope.Edit{At: m.Cancelled, With: num}))
+		}
+		p.mu.Unlock()
+		if num != nil {
+			p.say(envelope.AppendEdited(nil, m, envelope.Edit{At: m.Cancelled, With: num}))
+		}
+		return
+	case m.Subscription.Present():
+		sub := string(m.Bytes(m.Subscription))
+		var id []byte
+		p.mu.Lock()
+		for _, ln := range p.listens {
+			if ln.subs[l] == sub {
+				id = ln.id
 			}
+		}
+		p.mu.Unlock()
+		if id != nil && !m.Is("notifications/subscriptions/acknowledged") {
+			p.say(envelope.AppendEdited(nil, m, envelope.Edit{At: m.Subscription, With: id}))
+		}
+		return
+	case l.modern && !m.Is("notifications/progress"):
+		l.mu.Lock()
+		translate := l.translate
+		l.mu.Unlock()
+		if translate {
+			p.changed(m)
 			return
 		}
 	}
 	p.say(bytes.Clone(m.Raw))
 }
 
-func (mb *member) release(h *hub, p *port) {
+func (l *lane) release(h *hub, p *port) {
 	if h == nil {
 		return
 	}
 	h.leave(p)
 	if !h.shared {
-		mb.route.disown(h, errors.New("the client has gone"))
+		l.mb.route.disown(h, errors.New("the client has gone"))
 	}
 }
 
@@ -468,12 +1118,19 @@ func (p *mergedPeer) Close() error {
 	p.queue = nil
 	p.more.Broadcast()
 	p.mu.Unlock()
+	p.cancel()
 	for _, mb := range p.members {
-		mb.mu.Lock()
-		h, port := mb.hub, mb.port
-		mb.hub, mb.port, mb.gone = nil, nil, true
-		mb.mu.Unlock()
-		mb.release(h, port)
+		for _, l := range mb.lanes {
+			l.mu.Lock()
+			h, port := l.hub, l.port
+			l.hub, l.port, l.gone = nil, nil, true
+			if l.probe != nil {
+				l.probe.Stop()
+			}
+			l.mu.Unlock()
+			l.release(h, port)
+		}
 	}
+	p.wg.Wait()
 	return nil
 }

@@ -6,15 +6,21 @@ import (
 	"github.com/weft-ws/weft/mcpws/envelope"
 )
 
-// filterTools returns the result of tools/list without the tools that policy
-// refuses, and with prefix before the names of the others. A tool is copied
-// as it was written except for its name. A result that is not as expected is
-// emptied of tools rather than passed unfiltered.
+// filterTools is filterList for the result of tools/list.
 func filterTools(result []byte, policy func(string) bool, prefix string) []byte {
+	return filterList(result, "tools", policy, prefix)
+}
+
+// filterList returns a result whose member key is a list of things with names,
+// without those that policy refuses, and with prefix before the names of the
+// others. A thing is copied as it was written except for its name. A result
+// that is not as expected is emptied rather than passed unfiltered.
+func filterList(result []byte, key string, policy func(string) bool, prefix string) []byte {
+	empty := []byte(`{"` + key + `":[]}`)
 	var members map[string]json.RawMessage
 	var tools []json.RawMessage
-	if json.Unmarshal(result, &members) != nil || json.Unmarshal(members["tools"], &tools) != nil {
-		return []byte(`{"tools":[]}`)
+	if json.Unmarshal(result, &members) != nil || json.Unmarshal(members[key], &tools) != nil {
+		return empty
 	}
 	kept := []byte{'['}
 	for _, tool := range tools {
@@ -33,15 +39,15 @@ func filterTools(result []byte, policy func(string) bool, prefix string) []byte 
 		kept = envelope.AppendString(kept, prefix+name)
 		kept = append(kept, tool[at.End:]...)
 	}
-	members["tools"] = append(kept, ']')
+	members[key] = append(kept, ']')
 	out, err := json.Marshal(members)
 	if err != nil {
-		return []byte(`{"tools":[]}`)
+		return empty
 	}
 	return out
 }
 
-// toolName finds the name of a tool: the scanner knows it as a parameter.
+// toolName finds the name of a tool or a prompt: the scanner knows it as a parameter.
 func toolName(tool []byte) (string, envelope.Span) {
 	const before = `{"jsonrpc":"2.0","method":"x","params":`
 	m, err := envelope.Parse(append(append([]byte(before), tool...), '}'))
