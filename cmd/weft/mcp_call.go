@@ -112,10 +112,7 @@ not be called.`,
 			} else {
 				err = c.call(ctx, session, args[1])
 			}
-			if cause := context.Cause(ctx); errors.Is(err, context.DeadlineExceeded) && cause != nil {
-				err = fmt.Errorf("no answer: %w", cause)
-			}
-			return err
+			return overdue(ctx, err)
 		},
 	}
 	f.add(cmd.Flags())
@@ -206,6 +203,14 @@ const (
 	// to be fetched and started first.
 	helloTimeout = 2 * time.Minute
 )
+
+// overdue says what a call was ended by: --timeout, as far as ctx knows.
+func overdue(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.Is(err, context.DeadlineExceeded) && cause != nil {
+		return fmt.Errorf("no answer: %w", cause)
+	}
+	return err
+}
 
 // A notedTransport knows whether there was a connection.
 type notedTransport struct {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -152,13 +154,6 @@ func TestMistakesAreExplained(t *testing.T) {
 	t.Setenv(tokenEnv, "0123456789abcdef")
 	echo, _ := started(t, `listening on (ws://[^/]+)/`, "echo", "--listen", "127.0.0.1:0")
 	gate, _ := started(t, `listening on (ws://[^/]+)/[^\0]*try in`, "serve", "--listen", "127.0.0.1:0")
-	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, err := ws.Accept(w, r, nil); err == nil {
-			_ = c.Drain(context.Background())
-		}
-	}))
-	defer silent.Close()
-	mute := "ws" + strings.TrimPrefix(silent.URL, "http")
 	text := file(t, "text", "hello\n")
 	config := file(t, "weft.toml", "# nothing\n")
 	busy := strings.TrimPrefix(echo[1], "ws://")
@@ -194,10 +189,8 @@ func TestMistakesAreExplained(t *testing.T) {
 		{[]string{"mcp", "serve", "--listen", "127.0.0.1:0", "--", filepath.Join(t.TempDir(), "no", "program")}, 2, "there is no program", "is the path right?"},
 		{[]string{"mcp", "serve", "--listen", "127.0.0.1:0", "no-such-program", "-y"}, 2, "there is no program", "in $PATH?"},
 		{[]string{"mcp", "call", echo[1], "echo"}, 2, "not one that speaks MCP", "under /mcp/ws"},
-		{[]string{"mcp", "call", "--timeout", "50ms", mute, "echo"}, 2, "no answer to initialize: 50ms are over", "does an MCP server run behind it"},
-		{[]string{"mcp", "call", "--timeout", "-1s", mute, "echo"}, 2, "cannot be negative", ""},
+		{[]string{"mcp", "call", "--timeout", "-1s", echo[1], "echo"}, 2, "cannot be negative", ""},
 		{[]string{"mcp", "call", gate[1] + "/mcp/ws", "nonsense"}, 2, `unknown tool "nonsense"`, "lists those that there are"},
-		{[]string{"mcp", "call", "--timeout", "100ms", gate[1] + "/mcp/ws", "slow", `{"steps":1,"seconds":60}`}, 2, "no answer: 100ms are over", ""},
 		{[]string{"mcp", "call", "--token-file", text, gate[1] + "/mcp/ws"}, 2, "401", "set " + tokenEnv},
 		{[]string{"mcp", "call", "--token-file", "/does/not/exist", gate[1] + "/mcp/ws"}, 2, "--token-file: open", ""},
 		{[]string{"mcp", "ls", "--admin", busy}, 2, "the gateway answers 426", "is it a gateway of weft?"},
@@ -354,14 +347,42 @@ func TestAdminURL(t *testing.T) {
 	}
 }
 
-// What a user stops has not failed in a way that needs words.
-func TestInterrupted(t *testing.T) {
+// A server that takes the connection and says nothing is not waited for without
+// a word, and what a user stops has not failed in a way that needs more words.
+func TestNoAnswer(t *testing.T) {
+	asked := make(chan struct{}, 1)
 	silent := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, err := ws.Accept(w, r, nil); err == nil {
-			_ = c.Drain(context.Background())
+		c, err := ws.Accept(w, r, nil)
+		if err != nil {
+			return
 		}
+		if _, _, err := c.ReadMessage(context.Background()); err == nil {
+			asked <- struct{}{}
+		}
+		_ = c.Drain(context.Background())
 	}))
 	defer silent.Close()
+	late := errors.New("the time is over")
+	for _, c := range []struct {
+		cause error
+		want  string
+	}{
+		{late, "no answer to initialize: the time is over\nhint: does an MCP server run behind it"},
+		{nil, context.Canceled.Error()},
+	} {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		go func() {
+			<-asked
+			cancel(c.cause)
+		}()
+		root := newRootCmd()
+		root.SetArgs([]string{"mcp", "call", "ws" + strings.TrimPrefix(silent.URL, "http"), "echo"})
+		root.SetErr(io.Discard)
+		if err := root.ExecuteContext(ctx); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%v, want %q", err, c.want)
+		}
+		cancel(nil)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var errs output
@@ -370,5 +391,14 @@ func TestInterrupted(t *testing.T) {
 	root.SetErr(&errs)
 	if code := execute(ctx, root); code != 2 || errs.String() != "weft: interrupted\n" {
 		t.Errorf("exit code %d, %q", code, errs.String())
+	}
+	over, cancelOver := context.WithTimeoutCause(t.Context(), -1, late)
+	defer cancelOver()
+	if err := overdue(over, fmt.Errorf("call: %w", over.Err())); err == nil || err.Error() != "no answer: the time is over" {
+		t.Error(err)
+	}
+	other := errors.New("something else")
+	if err := overdue(over, other); err != other {
+		t.Error(err)
 	}
 }
