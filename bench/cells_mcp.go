@@ -23,6 +23,7 @@ const (
 
 var rateMetrics = []metric{
 	{id: "rate", title: "calls/s", higher: true}, {id: "p50", title: "p50 µs"}, {id: "p99", title: "p99 µs"}, {id: "cpu", title: "gateway's CPU µs/call"},
+	{id: "all", title: "the same with the stdio server"},
 }
 
 // mcpCells are calls of a tool that answers with its text.
@@ -183,7 +184,7 @@ func calls(n, size int) func(*trial) (sample, error) {
 		cpu := sumCPU(pids) - before
 		all := timed(conns)
 		return sample{"rate": u.perSecond(l.Messages), "p50": stat.Quantile(all, 0.5) / 1e3, "p99": stat.Quantile(all, 0.99) / 1e3,
-			"cpu": float64(cpu) / 1e3 / float64(l.Messages)}, nil
+			"cpu": float64(cpu) / 1e3 / float64(l.Messages), "all": u.ns(l.Messages) / 1e3}, nil
 	}
 }
 

@@ -4,12 +4,15 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"unicode/utf8"
 
 	"github.com/klauspost/compress/flate"
@@ -262,5 +265,71 @@ func TestNumber(t *testing.T) {
 		if got := number(x); got != want {
 			t.Errorf("%v is printed %q, want %q", x, got, want)
 		}
+	}
+}
+
+// The stdio server answers with the bytes it was asked with, however its input
+// is cut, and one write holds all answers to what one read brought.
+func TestStdioServer(t *testing.T) {
+	var in, want []byte
+	in = append(in, `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-06-18"}}`+"\n"...)
+	want = append(want, `{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"echo","version":"1"}}}`+"\n"...)
+	in = append(in, `{"jsonrpc":"2.0","method":"notifications/initialized"}`+"\n"...)
+	for i, text := range [][]byte{[]byte("a"), bytes.Repeat([]byte("x"), 600<<10), mixed(1000), nil} {
+		in = append(append(in, echoCall(i, text)...), '\n')
+		want = appendEcho(want, fmt.Append(nil, i), text)
+	}
+	// As another gateway writes it: other order, id a string.
+	in = append(in, `{"method":"tools/call","params":{"arguments":{"text":"\"é"},"name":"echo"},"jsonrpc":"2.0","id":"c:1"}`+"\n"...)
+	want = appendEcho(want, []byte(`"c:1"`), []byte(`\"é`))
+	in = append(in, `{"jsonrpc":"2.0","id":9,"method":"nonsense"}`+"\n"...)
+	want = append(want, `{"jsonrpc":"2.0","id":9,"error":{"code":-32601,"message":"no such method"}}`+"\n"...)
+	for name, r := range map[string]io.Reader{"whole": bytes.NewReader(in), "bytes": iotest.OneByteReader(bytes.NewReader(in)), "halves": iotest.HalfReader(bytes.NewReader(in))} {
+		var out bytes.Buffer
+		if err := serveStdio(r, &out); err != nil {
+			t.Fatal(name, err)
+		}
+		if !bytes.Equal(out.Bytes(), want) {
+			t.Errorf("%s: %d bytes came back, want %d", name, out.Len(), len(want))
+		}
+	}
+	if err := serveStdio(strings.NewReader("no JSON\n"), io.Discard); err == nil {
+		t.Error("a line that is no JSON was taken")
+	}
+}
+
+// A suite has a part of the document, and a file, of its own.
+func TestSuitesAreApart(t *testing.T) {
+	seen := map[string]string{}
+	for _, s := range suites() {
+		begin, end := s.marks()
+		for _, name := range []string{begin, end, s.results()} {
+			if other := seen[name]; other != "" {
+				t.Errorf("%s and %s both have %q", s.id, other, name)
+			}
+			seen[name] = s.id
+		}
+		if suiteOf(s.id) != s {
+			t.Errorf("%s is not found", s.id)
+		}
+	}
+	if suiteOf("nonsense") != nil {
+		t.Error("a suite that does not exist was found")
+	}
+}
+
+// Without a floor there is no column for it, and another way to run weft is
+// shown but is no rival.
+func TestSuiteWithoutFloor(t *testing.T) {
+	s := &suite{id: "s", contenders: []*contender{{name: ours}, {name: "rival"}, {name: "weft-other", own: true}}}
+	c := &cell{id: "c", title: "a cell", metrics: []metric{{id: "rate", title: "per second", higher: true}}}
+	values := map[string]map[string][]float64{"rate": {ours: {4, 4}, "rival": {2, 2}, "weft-other": {9, 9}}}
+	table := table{suite: s, columns: []string{"rival", ours, "weft-other"}}
+	table.add(c, &cellResult{Values: values})
+	if want := []string{"a cell", "per second", "2", "4", "9", "2 [2, 2] rival"}; !slices.Equal(table.rows[0], want) {
+		t.Errorf("%q, want %q", table.rows[0], want)
+	}
+	if got := s.ratios(); !slices.Equal(got, []string{"weft/best"}) {
+		t.Errorf("%q", got)
 	}
 }
