@@ -21,8 +21,8 @@ type ClientConfig struct {
 	// AllowUnproven goes on when there is a password and the server never asks
 	// for it, as C servers on WebSocket do. Anybody could be such a server.
 	AllowUnproven bool
-	// Strict refuses session packets outside ENCRYPTED once the session is
-	// established, and rekey requests.
+	// Strict refuses what is tolerated for the sake of C servers: session packets
+	// outside ENCRYPTED, rekey requests, and the values that strict.go lists.
 	Strict bool
 	// PingInterval and SilenceTimeout and HandshakeTimeout replace the constants
 	// of the same name; negative means none.
@@ -122,7 +122,11 @@ func (c *Client) Handle(now time.Time, p Packet) (Event, []Out, error) {
 // REMOTE_LOG at any time. None of them changes what is shown or sent.
 func (c *Client) plaintext(now time.Time, p Packet) (Event, []Out, error) {
 	tolerated := p.Type == TypeServerState || p.Type == TypeError || p.Type == TypeRemoteLog
-	if !tolerated || c.strict && c.phase == established {
+	if c.strict {
+		// Without a key a server has no other way to say that it refuses.
+		tolerated = p.Type == TypeError && c.phase != established
+	}
+	if !tolerated {
 		return Event{}, nil, violation(RulePlaintext, p.Type, "the packet has to travel inside ENCRYPTED")
 	}
 	return c.session(now, p)
@@ -321,6 +325,9 @@ func (c *Client) session(now time.Time, p Packet) (Event, []Out, error) {
 			return Event{}, nil, violation(RuleDirection, p.Type, "servers do not send this")
 		}
 		return Event{}, nil, nil // the C client ignores what it does not know
+	}
+	if err == nil && c.strict {
+		err = strictly(p)
 	}
 	if err != nil {
 		return Event{}, nil, err

@@ -25,6 +25,7 @@ const (
 	RulePassword    Rule = "password"     // the peer knows the password
 	RuleTimeout     Rule = "timeout"      // the peer speaks in time
 	RuleRate        Rule = "rate"         // the peer sends no faster than allowed
+	RuleStrict      Rule = "strict"       // nothing that is only tolerated, where Strict asks for that
 	RuleServerProof Rule = "server-proof" // the server proves that it knows the password
 )
 

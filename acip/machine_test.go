@@ -361,8 +361,8 @@ func TestClientTakesTheRecordedServer(t *testing.T) {
 		frames    int
 	}{
 		{"ws-encrypted-snapshot", wsKey, acip.WebSocket, acip.ClientConfig{}, "", 10},
-		{"tcp-encrypted-start", "ea4c43d9a937df3ed911376747f598c77e01b62da779967c6fb42cac3168da38", acip.TCP, acip.ClientConfig{Strict: true}, "", 0},
-		{"tcp-password-start", "ba7d19912dd3895115fb8444fe531afd900e8467b832f2a250d73fb314601356", acip.TCP, acip.ClientConfig{Strict: true, Password: good},
+		{"tcp-encrypted-start", "ea4c43d9a937df3ed911376747f598c77e01b62da779967c6fb42cac3168da38", acip.TCP, acip.ClientConfig{}, "", 0},
+		{"tcp-password-start", "ba7d19912dd3895115fb8444fe531afd900e8467b832f2a250d73fb314601356", acip.TCP, acip.ClientConfig{Password: good},
 			"681c2c2d64eef78a765db3d74d4806c02574c23b9fdde12d2f7dfebe17707026", 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -678,6 +678,78 @@ func TestServerStateAtAnyPoint(t *testing.T) {
 			t.Fatalf("%s: not established", tr)
 		}
 	}
+}
+
+// What the C programs and the browser get wrong, and what a strict end says to
+// it. The comments are the defects by their number in the protocol's list.
+func TestDefectsAreToleratedUnlessStrict(t *testing.T) {
+	caps := parsedCapabilities()
+	caps.Filter = 0xcd
+	opus := acip.OpusBatch{Rate: 48000, FrameMS: 20, Frames: [][]byte{{0xf8, 0xff, 0xfe}}}
+	wrapped := acip.OpusBatch{Rate: 48000, FrameMS: 20, Frames: [][]byte{opus.AppendTo(nil)}}
+	img := acip.ImageFrame{Width: 2, Height: 1, Format: acip.PixelRGB24Browser, Pixels: make([]byte, 6)}
+	tall := acip.ASCIIFrame{Width: 80, Height: 24, Text: []byte(strings.Repeat("x\n", 29) + "x")}
+	state := acip.Packet{Type: acip.TypeServerState, Payload: acip.State{}.AppendTo(nil)}
+	for _, c := range []struct {
+		name     string
+		toClient bool
+		clear    bool
+		p        acip.Packet
+	}{
+		{"1: SERVER_STATE in the clear", true, true, state},
+		{"2: a colour filter that was never set", false, false, acip.Packet{Type: acip.TypeCapabilities, Payload: caps.AppendTo(nil)}},
+		{"4: a client id in the header, to the client", true, false, acip.Packet{Type: acip.TypeOpusBatch, Client: 0x5c77bff7, Payload: opus.AppendTo(nil)}},
+		{"4: the same, to the server", false, false, acip.Packet{Type: acip.TypeOpusBatch, Client: 0x5c77bff7, Payload: opus.AppendTo(nil)}},
+		{"5: capabilities in the clear", false, true, capabilities()},
+		{"6: ERROR_MESSAGE in the clear", true, true, acip.Packet{Type: acip.TypeError, Payload: acip.ErrorMessage{Code: 44, Message: "no"}.AppendTo(nil)}},
+		{"7: a frame taller than the terminal", true, false, acip.Packet{Type: acip.TypeASCIIFrame, Payload: tall.AppendTo(nil)}},
+		{"8: a batch in a batch", true, false, acip.Packet{Type: acip.TypeOpusBatch, Payload: wrapped.AppendTo(nil)}},
+		{"11: pixel format 3", false, false, acip.Packet{Type: acip.TypeImageFrame, Payload: img.AppendTo(nil)}},
+		{"REMOTE_LOG in the clear", true, true, acip.Packet{Type: acip.TypeRemoteLog, Payload: acip.RemoteLog{Level: acip.LogInfo, Direction: acip.LogToClient, Message: "x"}.AppendTo(nil)}},
+		{"a request to rekey", false, true, sample(acip.TypeRekeyRequest, nil)},
+	} {
+		for _, strict := range []bool{false, true} {
+			client, server := pair(t, acip.WebSocket, acip.ClientConfig{Strict: strict}, acip.ServerConfig{Strict: strict})
+			if _, err := server.take(client.seal(capabilities())); err != nil {
+				t.Fatalf("%s: strict refuses what is right: %v", c.name, err)
+			}
+			from, to := client, server
+			if c.toClient {
+				from, to = server, client
+			}
+			p := c.p
+			if !c.clear {
+				p = from.seal(p)
+			}
+			_, err := to.take(p)
+			var v *acip.Violation
+			if strict && !errors.As(err, &v) || !strict && err != nil {
+				t.Errorf("%s, strict %v: %v", c.name, strict, err)
+			}
+		}
+	}
+	// 1 again, before there is a session; and what a server without a key may say.
+	for _, strict := range []bool{false, true} {
+		client := newEnd(t, acip.NewClient(acip.WebSocket, acip.ClientConfig{Strict: strict}))
+		client.Start(t0)
+		if _, err := client.take(state); (err != nil) != strict {
+			t.Errorf("SERVER_STATE before the handshake, strict %v: %v", strict, err)
+		}
+		_, err := client.take(acip.Packet{Type: acip.TypeError, Payload: acip.ErrorMessage{Code: 48, Message: "full"}.AppendTo(nil)})
+		var r *acip.RemoteError
+		if !errors.As(err, &r) {
+			t.Errorf("a refusal, strict %v: %v", strict, err)
+		}
+	}
+}
+
+// parsedCapabilities returns the values of capabilities().
+func parsedCapabilities() acip.Capabilities {
+	c, err := acip.ParseCapabilities(capabilities().Payload)
+	if err != nil {
+		panic(err)
+	}
+	return c
 }
 
 // A rekey request is plaintext without any proof of its sender. Agreeing to

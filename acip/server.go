@@ -16,7 +16,8 @@ type ServerConfig struct {
 	// admits any.
 	Clients *AllowList
 	// Strict refuses what is tolerated for the sake of the C programs and the
-	// browser: session packets outside ENCRYPTED and rekey requests.
+	// browser: session packets outside ENCRYPTED, rekey requests, and the values
+	// that strict.go lists.
 	Strict bool
 	// HandshakeTimeout, SilenceTimeout and QuietTimeout replace the constants
 	// of the same name; negative means none.
@@ -325,6 +326,9 @@ func (s *Server) session(_ time.Time, p Packet) (Event, []Out, error) {
 			return Event{}, nil, &Violation{Rule: RuleUnknown, Type: p.Type, Code: CodeUnknown, Detail: "unknown packet type"}
 		}
 		return Event{}, nil, violation(RuleDirection, p.Type, "clients do not send this")
+	}
+	if err == nil && s.strict {
+		err = strictly(p)
 	}
 	if err != nil {
 		return Event{}, nil, err
