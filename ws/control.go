@@ -265,6 +265,16 @@ func (c *Conn) gotPong(payload []byte) {
 	if id >= l.pings.alive && l.pings.alive != 0 {
 		l.pings.rtt = now.Sub(l.pings.asked)
 		l.pings.alive = 0
+		// The silence that is measured goes on: the pong that we have asked for is
+		// no word of the peer's own. Otherwise the next ping would be due only
+		// after PongTimeout and KeepAlive together.
+		l.pings.seen += uint64(2 + len(payload))
+		if c.role == RoleServer {
+			l.pings.seen += uint64(len(wire.Header{}.Key)) // clients mask
+		}
+		if !l.over {
+			l.pings.timer.Reset(c.cfg.KeepAlive)
+		}
 	}
 	for _, p := range l.pings.waiting {
 		if p.id <= id {
