@@ -235,6 +235,8 @@ func TestResumeTokens(t *testing.T) {
 		t.Errorf("note %+v", n)
 	}
 	w.initialize("{}")
+	w.call("0", "echo", `{"text":"what came before has been received"}`)
+	w.hears("what came before")
 	if _, _, status := open("b", mcpws.ResumeWith(n.Resume, 1)); status != http.StatusForbidden {
 		t.Errorf("bob with ada's token: HTTP %d, want 403", status)
 	}
@@ -243,12 +245,14 @@ func TestResumeTokens(t *testing.T) {
 	}
 	// ada comes back although her old connection still stands: it is evicted.
 	w2, n2, status := open("a", mcpws.ResumeWith(n.Resume, 0))
-	if status != 0 || n2.Session != n.Session || n2.Received != 2 {
+	if status != 0 || n2.Session != n.Session || n2.Received != 3 {
 		t.Fatalf("HTTP %d, note %+v", status, n2)
 	}
 	w2.hears("serverInfo") // she said that she had received nothing
+	w2.hears("what came before")
 	w2.call("1", "echo", `{"text":"once more"}`)
 	w2.hears("once more")
+	go func() { _ = w2.c.Drain(t.Context()) }() // answers the ping that confirms the second token
 	until(t, "the first token is used up", func() bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
