@@ -35,12 +35,14 @@ var _ Source = (*Reader)(nil)
 // chunk.
 func NewReader(r io.Reader) (*Reader, error) {
 	tr := &Reader{br: bufio.NewReaderSize(r, lineMax)}
+	begin, _ := tr.br.Peek(guessMax) // fewer are no reason to stop: a guess is all that they are for
+	looks := guess(begin)
 	first, err := tr.readLine()
 	if err != nil || string(first) != version {
 		if err != nil && err != io.EOF && !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, fmt.Errorf("trace: %w", err)
 		}
-		return nil, fmt.Errorf("trace: %w%s", ErrNotTrace, guess(first))
+		return nil, fmt.Errorf("trace: %w%s", ErrNotTrace, looks)
 	}
 	for {
 		l, err := tr.readLine()
@@ -67,18 +69,36 @@ func NewReader(r io.Reader) (*Reader, error) {
 	return tr, nil
 }
 
-// guess says what the input looks like instead.
-func guess(first []byte) string {
-	switch {
-	case strings.HasPrefix(string(first), "\x0a\x0d\x0d\x0a"), strings.HasPrefix(string(first), "\r\r\n"):
-		return " (this looks like pcapng)"
-	case len(first) >= 4 && (string(first[:4]) == "\xd4\xc3\xb2\xa1" || string(first[:4]) == "\xa1\xb2\xc3\xd4" ||
-		string(first[:4]) == "\x4d\x3c\xb2\xa1" || string(first[:4]) == "\xa1\xb2\x3c\x4d"):
-		return " (this looks like pcap)"
-	case strings.HasPrefix(string(first), "weft-trace "):
-		return fmt.Sprintf(" (this is version %.16q)", first[len("weft-trace "):])
-	case len(first) == 0:
+// guessMax is how many bytes guess looks at.
+const guessMax = 32
+
+// guess says what input that is no trace looks like, from how it begins.
+func guess(begin []byte) string {
+	if len(begin) == 0 {
 		return " (the input is empty)"
+	}
+	for _, g := range [...]struct{ magic, looks string }{
+		{"\x0a\x0d\x0d\x0a", "pcapng, which is not read"},
+		{"\xd4\xc3\xb2\xa1", "pcap, which is not read"},
+		{"\xa1\xb2\xc3\xd4", "pcap, which is not read"},
+		{"\x4d\x3c\xb2\xa1", "pcap, which is not read"},
+		{"\xa1\xb2\x3c\x4d", "pcap, which is not read"},
+		{"\x1f\x8b", "gzip; unpack it first"},
+		{"\x28\xb5\x2f\xfd", "zstd; unpack it first"},
+		{"\xff\xfe", "UTF-16, as some shells redirect output; save it as ASCII or UTF-8"},
+		{"\xfe\xff", "UTF-16, as some shells redirect output; save it as ASCII or UTF-8"},
+		{"\xef\xbb\xbf", "text with a byte order mark; take it off"},
+		{"{", "JSON; what a browser exports has messages, but not the frames"},
+		{"GET ", "the bytes themselves; without times and directions they cannot be judged"},
+		{"HTTP/", "the bytes themselves; without times and directions they cannot be judged"},
+	} {
+		if bytes.HasPrefix(begin, []byte(g.magic)) {
+			return " (this looks like " + g.looks + ")"
+		}
+	}
+	if v, ok := bytes.CutPrefix(begin, []byte("weft-trace ")); ok {
+		v, _, _ = bytes.Cut(v, []byte{'\n'})
+		return fmt.Sprintf(" (this is version %.16q)", bytes.TrimSuffix(v, []byte{'\r'}))
 	}
 	return ""
 }

@@ -18,6 +18,7 @@ package doctor
 import (
 	"iter"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weft-ws/weft/capture"
@@ -46,6 +47,12 @@ type Options struct {
 	// Extensions is the Sec-WebSocket-Extensions value on which both ends
 	// agreed, for streams without Handshake. Default: none is active.
 	Extensions string
+
+	// Only says that the recording holds what this side sent and nothing of the
+	// other: rules that the other's silence would seem to break are not judged.
+	// After a request alone, permessage-deflate counts as agreed on if it was
+	// offered. Default: both sides are there.
+	Only capture.Side
 
 	// Client and Server are what each end accepts from the other. They judge
 	// the receiver: whoever reads on past its own limit breaks a rule.
@@ -226,6 +233,25 @@ func (in *Inspector) Frames(from capture.Side) int64 { return in.stream(from).in
 // are. After a breach of framing nobody can tell where the next frame begins.
 func (in *Inspector) Blind(from capture.Side) string { return in.stream(from).blind }
 
+// Unfinished says inside what the bytes of a side have stopped so far, such as
+// "frame 3, after 300 of its 1 000 bytes", or returns "" between messages.
+func (in *Inspector) Unfinished(from capture.Side) string {
+	s := in.stream(from)
+	switch {
+	case s.phase == inHead && len(s.head.buf) > 0:
+		return "the HTTP head"
+	case s.phase != inFrames:
+		return ""
+	case s.nheader > 0:
+		return "the header of frame " + group(uint64(s.index+1))
+	case s.left > 0:
+		return "frame " + group(uint64(s.index)) + ", after " + group(s.frame.Length-s.left) + " of its " + count(int(s.frame.Length), "byte")
+	case s.message.open:
+		return "the message that began in frame " + group(uint64(s.message.first.Index))
+	}
+	return ""
+}
+
 // Opening returns what the opening handshake agreed on, as far as it was seen.
 func (in *Inspector) Opening() Opening { return in.opening }
 
@@ -263,14 +289,36 @@ func (in *Inspector) report(id string, f Finding) {
 // the rule is ignored.
 func (o *Options) complete(id string, f *Finding) bool {
 	r := proto.RuleByID(id)
-	if slices.Contains(o.Ignore, r.ID) || slices.Contains(o.Ignore, r.Name) {
+	if slices.Contains(o.Ignore, r.ID) || slices.Contains(o.Ignore, r.Name) || o.Only != 0 && takesBoth(r.ID) {
 		return false
 	}
 	f.Rule, f.Severity, f.Source = *r, severity(r), o.Source
 	if f.Cause == "" {
 		f.Cause = likelyCause(f)
+		if !o.Handshake && f.Frame.Index == 1 && noHeader(r.ID) {
+			f.Cause = strings.TrimSuffix("the recording may begin in the middle of a frame; or "+f.Cause, "; or ")
+		}
 	}
 	return true
+}
+
+// noHeader reports whether bytes that are no header at all break the rule first.
+func noHeader(id string) bool {
+	switch id {
+	case "FR-03", "FR-04", "FR-05", "FR-06", "FR-07", "FR-08", "FR-09", "FR-10", "FR-11":
+		return true
+	}
+	return false
+}
+
+// takesBoth reports whether a rule is judged by what one side does not do in
+// answer to the other: nothing shows that in a recording of one side.
+func takesBoth(id string) bool {
+	switch id {
+	case "HS-16", "CT-01", "CT-02", "CL-08", "CL-09", "CL-10", "CL-11", "MS-12", "MS-13", "HX-05", "HX-07":
+		return true
+	}
+	return false
 }
 
 // wantHints reports whether hints are asked for.

@@ -229,7 +229,7 @@ func (f *Finding) writeHistory(b *strings.Builder) {
 		case i == guilty:
 			line += remark(f)
 		case fr.Fragment > 0 && fr.Fin:
-			line += " message complete, " + group(fr.Total) + " bytes"
+			line += " message complete, " + count(int(fr.Total), "byte")
 		}
 		if fr.From != f.Frame.From {
 			line += " from the " + fr.From.String()
@@ -360,6 +360,12 @@ func (f *Finding) MarshalJSON() ([]byte, error) {
 // likelyCause guesses what is behind a finding, from what is usually behind it.
 func likelyCause(f *Finding) string {
 	switch f.Rule.ID {
+	case "FR-03", "FR-04", "FR-05", "FR-06":
+		if beginsText(&f.Frame) {
+			return "these bytes look like text that was written to the socket as it is: the error page of a proxy, or output past the WebSocket library"
+		}
+	}
+	switch f.Rule.ID {
 	case "MS-01":
 		return "the recording or the connection was joined in the middle of a message"
 	case "MS-02":
@@ -386,7 +392,12 @@ func likelyCause(f *Finding) string {
 		return "a negative or uninitialised length was written"
 	case "FR-08", "FR-09":
 		return "the sender always writes the same form of length"
+	case "FR-10":
+		return "data belongs in a message; and a close reason is cut to 123 bytes"
 	case "FR-12":
+		if f.Frame.Key == [4]byte{} {
+			return "with a key of zero nothing is masked: the sender needs four random bytes for each frame"
+		}
 		return "the sender's source of masking keys is a constant or a counter"
 	case "FR-13", "CL-10":
 		return "the process died, or closed the socket without a closing handshake"
@@ -412,6 +423,18 @@ func likelyCause(f *Finding) string {
 	return ""
 }
 
+// beginsText reports whether a header could be the beginning of HTTP, HTML or
+// JSON.
+func beginsText(f *Frame) bool {
+	first := byte(f.Opcode)
+	for i, set := range []bool{f.RSV3, f.RSV2, f.RSV1, f.Fin} {
+		if set {
+			first |= 0x10 << i
+		}
+	}
+	return !f.Masked && f.LengthForm == 1 && f.Length >= ' ' && strings.IndexByte("<{[H", first) >= 0
+}
+
 // continuationCause guesses why nothing was open to continue. Pieces of one
 // size that begin with a complete message show a message cut by hand.
 func continuationCause(f *Finding) string {
@@ -422,8 +445,8 @@ func continuationCause(f *Finding) string {
 			continue
 		}
 		if h.Fragment == 1 && h.Length == f.Frame.Length {
-			return fmt.Sprintf("frame %s looks like the first piece of a message that was cut into pieces of %s bytes by hand, but it was sent with FIN=1: "+
-				"every piece but the last needs FIN=0; or %s", group(uint64(h.Index)), group(h.Length), writers)
+			return fmt.Sprintf("frame %s looks like the first piece of a message that was cut into pieces of %s by hand, but it was sent with FIN=1: "+
+				"every piece but the last needs FIN=0; or %s", group(uint64(h.Index)), count(int(h.Length), "byte"), writers)
 		}
 		break
 	}

@@ -361,6 +361,13 @@ func (s *stream) requestCame() {
 		j.say("HS-11", &f[0], 0, "the key was used on an earlier connection; it has to be random")
 	}
 	in.request = r
+	if in.opts.Only == capture.Client {
+		// No response will say what was agreed on.
+		if slices.ContainsFunc(r.extensions, func(e extension) bool { return e.name == deflateName }) {
+			in.activate(extension{name: deflateName})
+		}
+		s.phase = inFrames
+	}
 }
 
 // key judges Sec-WebSocket-Key: "a nonce consisting of a randomly selected

@@ -122,6 +122,7 @@ func isRule(name string) bool {
 func (f *doctorFlags) inspect(cmd *cobra.Command, name string) (in *doctor.Inspector, cut bool, err error) {
 	input := cmd.InOrStdin()
 	size := int64(0)
+	opts := f.opts
 	if name != "-" {
 		file, err := os.Open(name)
 		if err != nil {
@@ -130,6 +131,11 @@ func (f *doctorFlags) inspect(cmd *cobra.Command, name string) (in *doctor.Inspe
 		defer file.Close()
 		if st, err := file.Stat(); err == nil {
 			size = st.Size()
+			if st.Mode().IsRegular() {
+				if opts.Only, err = onlySide(file); err != nil {
+					return nil, false, err
+				}
+			}
 		}
 		input = file
 	}
@@ -139,7 +145,6 @@ func (f *doctorFlags) inspect(cmd *cobra.Command, name string) (in *doctor.Inspe
 	}
 	show := newProgress(cmd.ErrOrStderr(), name, size)
 	defer show.clear()
-	opts := f.opts
 	opts.Source = name
 	for c, err := range r.Chunks() {
 		if err != nil {
@@ -155,7 +160,29 @@ func (f *doctorFlags) inspect(cmd *cobra.Command, name string) (in *doctor.Inspe
 	if in == nil {
 		in = doctor.New(opts)
 	}
+	if opts.Only != 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "weft: %s: the %s's bytes alone are recorded; what takes both sides was not judged\n", name, opts.Only)
+	}
 	return in, r.Cut(), nil
+}
+
+// onlySide reports which side's bytes are the only ones in a file, or 0. It
+// reads as far as it must, and goes back. What is wrong with the file comes up
+// when it is read again.
+func onlySide(file *os.File) (side capture.Side, err error) {
+	if r, err := capture.NewReader(file); err == nil {
+		for c, err := range r.Chunks() {
+			if err != nil || side != 0 && c.From != side && len(c.Data) > 0 {
+				side = 0
+				break
+			}
+			if len(c.Data) > 0 {
+				side = c.From
+			}
+		}
+	}
+	_, err = file.Seek(0, io.SeekStart)
+	return side, err
 }
 
 // looksLikeHTTP reports whether bytes begin an HTTP head. A capital letter
@@ -219,12 +246,20 @@ func frames(n int64) string {
 	return strconv.FormatInt(n, 10) + " frames"
 }
 
-// blind says what was not judged although nothing was found.
+// blind says what was not judged, or not to its end, although nothing was found.
 func blind(in *doctor.Inspector) string {
 	for _, side := range []capture.Side{capture.Client, capture.Server} {
 		if why := in.Blind(side); why != "" {
 			return "; what follows was not judged: " + why
 		}
+	}
+	for _, side := range []capture.Side{capture.Client, capture.Server} {
+		if where := in.Unfinished(side); where != "" {
+			return "; the bytes of the " + side.String() + " stop inside " + where
+		}
+	}
+	if o := in.Opening(); in.Frames(capture.Client)+in.Frames(capture.Server)+o.RequestSize+o.ResponseSize == 0 {
+		return "; no connection is recorded in it"
 	}
 	return ""
 }

@@ -199,12 +199,40 @@ func TestDoctorCannotLook(t *testing.T) {
 			t.Errorf("%v: exit code %d, want 2 with %q\n%s%s", c.args, code, c.want, out, errs)
 		}
 	}
+	out, errs, code := runDoctor(t, "weft-trace 1\nstart: 2026-03-04T05:06:07Z\n", "-")
+	if code != 0 || !strings.Contains(out, "no connection is recorded in it") {
+		t.Errorf("nothing in it: exit code %d, stdout %q, stderr %q", code, out, errs)
+	}
 	// A file of which the end is missing is judged as far as it goes.
-	out, errs, code := runDoctor(t, string(head)+"1.0 < 81", "-")
+	out, errs, code = runDoctor(t, string(head)+"1.0 < 81", "-")
 	if code != 0 || !strings.Contains(errs, "incomplete") || !strings.Contains(out, "nothing found") {
 		t.Errorf("cut file: exit code %d, stdout %q, stderr %q", code, out, errs)
 	}
 	if len(head) == 0 || !strings.HasPrefix(string(head), "weft-trace 1\n") {
 		t.Errorf("the recording begins with %.20q", head)
+	}
+}
+
+// A recording of one side is judged alone, without the other's silence.
+func TestDoctorOneSide(t *testing.T) {
+	const request = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+	for _, c := range []struct {
+		name, frames string
+		code         int
+		out          string
+	}{
+		{"legal", "\x89\x80\x01\x02\x03\x04", 0, "nothing found in 1 frame from the client"},
+		{"broken", "\x80\x80\x01\x02\x03\x04", 1, "continuation-first"},
+		{"cut", "\x82\x90\x01\x02\x03\x04abc", 0, "stop inside frame 1, after 3 of its 16 bytes"},
+	} {
+		file := recording(t, func(w *capture.Writer, at time.Time) {
+			w.Chunk(capture.Client, at, []byte(request))
+			w.Chunk(capture.Client, at.Add(time.Second), []byte(c.frames))
+			w.Chunk(capture.Client, at.Add(time.Hour), nil)
+		})
+		out, errs, code := runDoctor(t, "", file)
+		if code != c.code || !strings.Contains(out, c.out) || !strings.Contains(errs, "the client's bytes alone are recorded") {
+			t.Errorf("%s: exit code %d, stdout %q, stderr %q", c.name, code, out, errs)
+		}
 	}
 }
