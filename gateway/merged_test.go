@@ -142,28 +142,29 @@ func TestMergedListens(t *testing.T) {
 	servers := map[string]*mcp.Server{"new": shop("new"), "old": shop("old", "2025-11-25")}
 	_, url := serve(t, Options{}, shopRoute(servers["new"], "new", PerConnection), shopRoute(servers["old"], "old", PerConnection))
 	w := dial(t, strings.TrimSuffix(url, "/"))
-	for _, id := range []string{`"first"`, "2"} {
-		w.say(`{"jsonrpc":"2.0","id":%s,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["new://one","old://one"]}%s}}`, id, modernMeta)
-		w.hears("subscriptions/acknowledged", `"io.modelcontextprotocol/subscriptionId":`+id, `"toolsListChanged":true`)
+	w.say(`{"jsonrpc":"2.0","id":"first","method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["new://one","old://one"]}%s}}`, modernMeta)
+	w.hears("subscriptions/acknowledged", `"io.modelcontextprotocol/subscriptionId":"first"`, `"toolsListChanged":true`)
+	notice := func(got, method, with string) bool {
+		if !strings.Contains(got, method) {
+			return false
+		}
+		if !strings.Contains(got, `"io.modelcontextprotocol/subscriptionId":"first"`) || !strings.Contains(got, with) {
+			t.Errorf("told %s", got)
+		}
+		return true
 	}
-	w.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}`)
-	// Subscribing takes a while at the servers; a change is told when it has
-	// been done.
 	for name, s := range servers {
+		// Subscribing takes a while; an update is told when it has been done.
 		n := 0
-		until(t, "a change of "+name+" is told", func() bool {
+		until(t, "an update of "+name+" is told", func() bool {
 			n++
-			s.AddTool(&mcp.Tool{Name: fmt.Sprint("more", n), InputSchema: json.RawMessage(`{"type":"object"}`)}, nil)
+			if err := s.ResourceUpdated(t.Context(), &mcp.ResourceUpdatedNotificationParams{URI: name + "://one"}); err != nil {
+				t.Fatal(err)
+			}
 			w.say(`{"jsonrpc":"2.0","id":"p%d","method":"tools/call","params":{"name":"%s__who","arguments":{}%s}}`, n, name, modernMeta)
-			told := false
-			for {
+			for told := false; ; {
 				got := w.hears("")
-				if strings.Contains(got, "list_changed") {
-					told = true
-					if !strings.Contains(got, `"io.modelcontextprotocol/subscriptionId":"first"`) {
-						t.Errorf("told %s", got)
-					}
-				}
+				told = notice(got, "resources/updated", name+"://one") || told
 				if strings.Contains(got, fmt.Sprintf(`"id":"p%d"`, n)) {
 					if !strings.Contains(got, `"resultType":"complete"`) {
 						t.Errorf("no resultType in %s", got)
@@ -172,22 +173,23 @@ func TestMergedListens(t *testing.T) {
 				}
 			}
 		})
+		s.AddTool(&mcp.Tool{Name: "more", InputSchema: json.RawMessage(`{"type":"object"}`)}, nil)
+		for !notice(w.hears(""), "tools/list_changed", "") {
+		}
 	}
-	w.say(`{"jsonrpc":"2.0","id":3,"method":"ping","params":{"x":1%s}}`, modernMeta)
-	for !strings.Contains(w.hears(""), `"id":3`) {
+	w.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"first"}}`)
+	call := func(id, name string) {
+		w.say(`{"jsonrpc":"2.0","id":%q,"method":"tools/call","params":{"name":"%s__who","arguments":{}%s}}`, id, name, modernMeta)
 	}
 	for name, s := range servers {
+		call("before "+name, name)
+		for !strings.Contains(w.hears(""), "before "+name) {
+		}
 		if err := s.ResourceUpdated(t.Context(), &mcp.ResourceUpdatedNotificationParams{URI: name + "://one"}); err != nil {
 			t.Fatal(err)
 		}
-		for {
-			if got := w.hears(""); strings.Contains(got, "resources/updated") {
-				if !strings.Contains(got, name+"://one") || !strings.Contains(got, `"io.modelcontextprotocol/subscriptionId":"first"`) {
-					t.Errorf("told %s", got)
-				}
-				break
-			}
-		}
+		call("after "+name, name)
+		w.hears("after " + name)
 	}
 }
 
