@@ -62,7 +62,7 @@ bench:
 ##         minutes on such a machine
 .PHONY: bench-mcp
 bench-mcp:
-	cd bench && go run . -suite mcp && go run . -suite mcp -render ../docs/performance.md
+	cd bench && go run . -suite mcp -max-rounds 10 && go run . -suite mcp -render ../docs/performance.md
 
 # A thousand runs of the call that the C client could not make: capture, sound
 # and pings together on one WebSocket, with the doctor on the wire.

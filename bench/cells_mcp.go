@@ -74,8 +74,8 @@ var mcpCells = []*cell{
 	{
 		id:    "mcp-flood",
 		title: "a client that calls and does not read",
-		about: "How much the gateway's process grows at its highest, over what it held before, while a client sends calls of 4 KiB as fast as they are taken for two seconds and reads nothing; " +
-			"and how another client fares meanwhile, one call after the other.",
+		about: "How much the gateway's process grows at its highest, over what it held before, while a client sends calls of 4 KiB as fast as they are taken for a second and reads nothing; " +
+			"and how another client fares meanwhile, one call after the other. It has made 5,000 of them before, so that what any process needs once it is at work is there.",
 		metrics: []metric{{id: "mib", title: "MiB"}, {id: "p99", title: "other's p99 ms"}},
 		targets: []target{{metric: "mib", atMost: 4}},
 		fresh:   true,
@@ -89,6 +89,7 @@ func clientText(p []byte) []byte {
 
 // clients opens n sessions.
 func (t *trial) clients(n int, o load.Options) ([]*load.Conn, error) {
+	o.Patience = time.Minute // a gateway may still be busy with 20 MiB
 	conns, err := t.dial(n, o)
 	if err != nil {
 		return nil, err
@@ -135,6 +136,10 @@ func timed(conns []*load.Conn) []float64 {
 	return all
 }
 
+// firstWarm is how long a server that has just started is called before it is
+// measured: Node compiles what it runs often, and that takes a while.
+const firstWarm = 2 * time.Second
+
 // calls has n clients call with a text of so many bytes, one call in flight
 // each.
 func calls(n, size int) func(*trial) (sample, error) {
@@ -159,7 +164,11 @@ func calls(n, size int) func(*trial) (sample, error) {
 		if err := l.Until(int64(n), 20*time.Second); err != nil {
 			return nil, err
 		}
-		if err := l.Run(t.warm); err != nil {
+		warm := t.warm
+		if !t.warmed && !t.quick {
+			warm, t.warmed = firstWarm, true
+		}
+		if err := l.Run(warm); err != nil {
 			return nil, err
 		}
 		l.Messages = 0
@@ -268,8 +277,10 @@ func clientsMemory(t *trial, n int) (sample, error) {
 	return sample{"mib": mem / (1 << 20)}, err
 }
 
-// floodFor is how long the client of mcp-flood sends.
-const floodFor = 2 * time.Second
+const (
+	floodFor    = time.Second // how long the client of mcp-flood sends
+	floodBefore = 5000        // calls of the other before that
+)
 
 func floodCalls(t *trial) (sample, error) {
 	conns, err := t.clients(2, load.Options{ReceiveBuffer: 64 << 10})
@@ -284,7 +295,7 @@ func floodCalls(t *trial) (sample, error) {
 	for i := range 1024 {
 		deaf.Script.Add(clientText(echoCall(1000+i, text)))
 	}
-	other.Script = load.Repeat(clientText(echoCall(1, text[:32])), 1)
+	other.Script = load.Repeat(clientText(echoCall(1, text)), 1)
 	other.Echo, other.Timed = true, true
 	l, err := load.NewLoop(conns)
 	if err != nil {
@@ -295,7 +306,7 @@ func floodCalls(t *trial) (sample, error) {
 	if err := l.Grant(other, 1); err != nil {
 		return nil, err
 	}
-	if err := l.Run(t.warm); err != nil {
+	if err := l.Until(int64(t.scale(floodBefore, 100)), time.Minute); err != nil {
 		return nil, err
 	}
 	other.Times = nil
@@ -314,8 +325,8 @@ func floodCalls(t *trial) (sample, error) {
 	}); err != nil {
 		return nil, err
 	}
-	if l.Codes[0]+l.Closed > 0 && other.Messages == 0 {
-		return nil, fmt.Errorf("%s ended the other client", t.contender.name)
+	if len(other.Times) == 0 {
+		return nil, fmt.Errorf("%s answered no call of the other client", t.contender.name)
 	}
 	peak, err := sys.Memory(t.pid, "VmHWM")
 	if err != nil {

@@ -51,7 +51,7 @@ var supergateway = &contender{
 		cmd := exec.Command("node", "--import", loopbackOnly, script, "--stdio", strings.Join(stdio, " "), "--outputTransport", "ws",
 			"--port", strconv.Itoa(int(addr.Port())), "--messagePath", "/message", "--logLevel", "none")
 		return launch(on, o, cmd, func(*bufio.Reader) (netip.AddrPort, string, error) {
-			for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
 				c, err := load.Dial(addr, load.Options{Raw: true})
 				if err == nil {
 					c.Close()

@@ -24,6 +24,7 @@ type server struct {
 	path      string // request target of the handshake
 	pid       int
 	program   bool // not this program: it obeys no commands
+	warmed    bool // it has been at work for a while
 
 	cmd *exec.Cmd
 	in  io.WriteCloser

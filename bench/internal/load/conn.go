@@ -27,11 +27,12 @@ const blockingTimeout = 10 * time.Second
 
 // Options say how to connect.
 type Options struct {
-	Raw           bool       // no opening handshake: the server is not a WebSocket server
-	Extensions    string     // offered Sec-WebSocket-Extensions; none when empty
-	Path          string     // request target; "/" when empty
-	Source        netip.Addr // local address; the system's choice when zero
-	ReceiveBuffer int        // SO_RCVBUF in bytes as given to the system; its own choice when 0
+	Raw           bool          // no opening handshake: the server is not a WebSocket server
+	Extensions    string        // offered Sec-WebSocket-Extensions; none when empty
+	Path          string        // request target; "/" when empty
+	Source        netip.Addr    // local address; the system's choice when zero
+	ReceiveBuffer int           // SO_RCVBUF in bytes as given to the system; its own choice when 0
+	Patience      time.Duration // for blocking reads, the handshake's too; ten seconds when 0
 }
 
 // A Conn is one connection of the load client: a bare socket. It is not safe
@@ -122,6 +123,11 @@ func (c *Conn) dial(addr netip.AddrPort, opts Options) error {
 	}
 	if err := unix.Connect(c.fd, &unix.SockaddrInet4{Port: int(addr.Port()), Addr: addr.Addr().As4()}); err != nil {
 		return fmt.Errorf("connect %s: %w", addr, err)
+	}
+	if opts.Patience > 0 {
+		if err := c.SetTimeout(opts.Patience); err != nil {
+			return err
+		}
 	}
 	if opts.Raw {
 		return nil
