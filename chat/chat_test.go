@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"image"
 	"image/color"
@@ -309,13 +310,8 @@ func TestWhatCClientsAreSent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var mu sync.Mutex
-	came := map[acip.Type]int{}
-	h := &scripted{packet: func(p acip.Packet) {
-		mu.Lock()
-		defer mu.Unlock()
-		came[p.Type]++
-	}}
+	var came tally
+	h := &scripted{packet: came.add}
 	sess := acip.NewSession(acip.OnWebSocket(conn), acip.NewClient(acip.WebSocket, acip.ClientConfig{}), h)
 	h.ready = func() {
 		caps := capabilities(80, 24)
@@ -337,17 +333,13 @@ func TestWhatCClientsAreSent(t *testing.T) {
 	if EncodesOpus {
 		sound, other = other, sound
 	}
-	eventually(t, "sound and pictures", func() bool {
-		mu.Lock()
-		defer mu.Unlock()
-		return came[sound] > 5 && came[acip.TypeASCIIFrame] > 5
-	})
+	eventually(t, "sound and pictures", func() bool { return came.of(sound) > 5 && came.of(acip.TypeASCIIFrame) > 5 })
 	eventually(t, "mia knows who is there", func() bool { return len(mia.Members()) == 2 })
 	cancel()
 	<-done
 	for _, typ := range []acip.Type{acip.TypeMembers, acip.TypeText, other} {
-		if came[typ] != 0 {
-			t.Errorf("a C client was sent %d of %s", came[typ], typ)
+		if n := came.of(typ); n != 0 {
+			t.Errorf("a C client was sent %d of %s", n, typ)
 		}
 	}
 }
@@ -541,7 +533,8 @@ func TestGuessingIsSlow(t *testing.T) {
 			if attempt <= failuresBurst {
 				t.Errorf("attempt %d is refused: %v", attempt, err)
 			}
-			if Final(err) || !strings.Contains(err.Error(), "too many failed attempts") {
+			var he *ws.HandshakeError
+			if Final(err) || !errors.As(err, &he) || he.Status != 503 || !strings.Contains(string(he.Body), "too many failed attempts") {
 				t.Errorf("refused with %v", err)
 			}
 			return

@@ -133,8 +133,7 @@ func listenAsC(t *testing.T, s *site, trace *ws.Trace, caps acip.Capabilities) {
 // A server that is no weft server, in the clear or encrypted, is sent whole
 // packets, and none that it would not know.
 func TestNoFragmentsTowardsCServers(t *testing.T) {
-	var mu sync.Mutex
-	came := map[acip.Type]int{}
+	var came tally
 	ended := make(chan error, 1)
 	srv := &ws.Server{Options: ws.AcceptOptions{Subprotocols: []string{"acip"}, Config: acip.WebSocketConfig()}}
 	hs := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -143,11 +142,7 @@ func TestNoFragmentsTowardsCServers(t *testing.T) {
 			ended <- err
 			return
 		}
-		h := &scripted{packet: func(p acip.Packet) {
-			mu.Lock()
-			defer mu.Unlock()
-			came[p.Type]++
-		}}
+		h := &scripted{packet: came.add}
 		sess := acip.NewSession(acip.OnWebSocket(conn), acip.NewServer(acip.WebSocket, acip.ServerConfig{}), h)
 		h.ready = func() {
 			_ = sess.Link.Control(acip.Out{Type: acip.TypeServerState, Payload: acip.State{Connected: 1}.AppendTo(nil), Sealed: true})
@@ -158,7 +153,7 @@ func TestNoFragmentsTowardsCServers(t *testing.T) {
 	trace, _ := doctored(t, ws.RoleClient)
 	trace.Frame = seen.frame
 	g := join(t, ClientConfig{URL: "ws" + strings.TrimPrefix(hs.URL, "http"), Trace: trace, Name: "mia", FPS: 60, Source: NewPattern(), Capabilities: capabilities(80, 24)})
-	eventually(t, "ten pictures", func() bool { mu.Lock(); defer mu.Unlock(); return came[acip.TypeImageFrame] >= 10 })
+	eventually(t, "ten pictures", func() bool { return came.of(acip.TypeImageFrame) >= 10 })
 	if err := g.Say("hello"); err == nil {
 		t.Error("a line for a server that cannot pass it on")
 	}
@@ -173,7 +168,7 @@ func TestNoFragmentsTowardsCServers(t *testing.T) {
 	if _, out := seen.counts(); out.pieces != 0 || out.whole < 10 {
 		t.Errorf("%+v", out)
 	}
-	for typ, n := range came {
+	for typ, n := range came.n {
 		switch typ {
 		case acip.TypeImageFrame:
 		case acip.TypeCapabilities, acip.TypeStreamStart:
