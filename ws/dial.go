@@ -383,7 +383,11 @@ func refusedBy(nc net.Conn, resp *http.Response, format string, args ...any) err
 	case resp.StatusCode/100 == 3:
 		he.Reason += fmt.Sprintf("; it points to %s, and redirects are not followed: dial that", shownHeader(h["Location"]))
 	case resp.StatusCode == http.StatusUnauthorized:
-		he.Reason += fmt.Sprintf("; it wants %s", shownHeader(h["Www-Authenticate"]))
+		wants := "credentials and does not say which"
+		if h := h["Www-Authenticate"]; len(h) > 0 {
+			wants = shownHeader(h)
+		}
+		he.Reason += "; it wants " + wants
 	case resp.StatusCode == http.StatusProxyAuthRequired:
 		he.Reason += fmt.Sprintf("; it wants %s: put user and password into the proxy's URL", shownHeader(h["Proxy-Authenticate"]))
 	case resp.StatusCode == http.StatusUpgradeRequired:

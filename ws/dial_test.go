@@ -254,6 +254,7 @@ func TestDialRefused(t *testing.T) {
 		{"a redirect", "HTTP/1.1 302 Found\r\nLocation: wss://elsewhere.example/\r\nContent-Length: 0\r\n\r\n", 302, "", "wss://elsewhere.example/"},
 		{"a redirect to nowhere", "HTTP/1.1 307 x\r\nContent-Length: 0\r\n\r\n", 307, "", "absent"},
 		{"authentication", "HTTP/1.1 401 x\r\nWWW-Authenticate: Bearer\r\nContent-Length: 0\r\n\r\n", 401, "", "Bearer"},
+		{"authentication, unnamed", "HTTP/1.1 401 x\r\nContent-Length: 0\r\n\r\n", 401, "", "wants credentials and does not say which"},
 		{"another version", "HTTP/1.1 426 x\r\nSec-WebSocket-Version: 8, 7\r\nContent-Length: 0\r\n\r\n", 426, "", "8, 7"},
 		{"no upgrade at all", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", 200, "hi", "instead of switching"},
 		{"after an interim response", "HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 404 x\r\nContent-Length: 2\r\n\r\nhi", 404, "hi", "404"},
