@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -349,3 +350,20 @@ func TestMetersOneAlone(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkLongLine reads one line of 20 MiB, as a child writes it.
+func BenchmarkLongLine(b *testing.B) {
+	line := append(make([]byte, 20<<20), '\n')
+	b.SetBytes(int64(len(line)))
+	for b.Loop() {
+		l := newLineReader(pipeful{bytes.NewReader(line)}, 32<<20)
+		if p, err := l.next(); err != nil || len(p) != 20<<20 {
+			b.Fatal(len(p), err)
+		}
+	}
+}
+
+// A pipeful gives what a pipe holds.
+type pipeful struct{ r io.Reader }
+
+func (r pipeful) Read(p []byte) (int, error) { return r.r.Read(p[:min(len(p), 64<<10)]) }

@@ -75,7 +75,9 @@ func (l *lineReader) room() {
 	if l.from > 0 && l.to-l.from < len(l.buf)/2 {
 		copy(l.buf, l.buf[l.from:l.to])
 	} else {
-		grown := make([]byte, 2*len(l.buf))
+		// By four: memory that has to be cleared and copied is what a long line
+		// costs, and most lines that outgrow the first buffers are far longer.
+		grown := make([]byte, max(min(4*len(l.buf), l.max+lineBufferSize), len(l.buf)+lineBufferSize))
 		copy(grown, l.buf[l.from:l.to])
 		l.buf = grown
 	}
