@@ -324,5 +324,8 @@ func (r *results) remarks() string {
 			fmt.Fprintf(&b, "- %s took no part in %s: %s\n", name, c.ID, c.Failed[name])
 		}
 	}
+	if r.failures() > 0 {
+		b.WriteString("\n")
+	}
 	return b.String()
 }
