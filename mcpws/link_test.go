@@ -35,8 +35,11 @@ type network struct {
 }
 
 func newNetwork(t *testing.T, h http.Handler) *network {
+	return newNetworkServer(t, &http.Server{Handler: h})
+}
+
+func newNetworkServer(t *testing.T, s *http.Server) *network {
 	n := &network{conns: make(chan net.Conn), over: make(chan struct{})}
-	s := &http.Server{Handler: h}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -2,6 +2,7 @@ package mcpws
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -178,7 +179,7 @@ func TestNoTokenIs401(t *testing.T) {
 	}
 }
 
-func TestConnectionsMaxIs503(t *testing.T) {
+func TestS5_ConnectionsMaxIs503(t *testing.T) {
 	url, _ := serveMCP(t, &HandlerOptions{ConnectionsMax: 1})
 	rawDial(t, url, "mcp")
 	_, err := (&ClientTransport{URL: url}).Connect(t.Context())
@@ -305,8 +306,8 @@ func TestF8_TooBig(t *testing.T) {
 	c.wantsClose(ws.CloseMessageTooBig, "")
 }
 
-// M1, M2, M4: the dialects, on a live session.
-func TestDialects(t *testing.T) {
+// The dialects, on a live session.
+func TestM1_M2_M4_Dialects(t *testing.T) {
 	url, _ := serveMCP(t, nil)
 	c := rawDial(t, url, "mcp")
 	c.initialize("2025-11-25")
@@ -491,6 +492,69 @@ func TestJ5_DuplicateID(t *testing.T) {
 	c.send(echoCall(`"h"`, "free again"))
 	c.hears("free again")
 }
+
+// J7: what a client had in flight is cancelled when its socket closes, in order
+// or not.
+func TestJ7_ClosedSocketCancels(t *testing.T) {
+	cancelled := make(chan error, 1)
+	server := newServer()
+	mcp.AddTool(server, &mcp.Tool{Name: "wait"}, func(ctx context.Context, req *mcp.CallToolRequest, _ struct{}) (*mcp.CallToolResult, any, error) {
+		if err := req.Session.NotifyProgress(ctx, &mcp.ProgressNotificationParams{ProgressToken: req.Params.GetProgressToken(), Progress: 1}); err != nil {
+			return nil, nil, err
+		}
+		<-ctx.Done()
+		cancelled <- ctx.Err()
+		return nil, nil, ctx.Err()
+	})
+	h := NewHandler(func(*http.Request) *mcp.Server { return server }, nil)
+	url := listen(t, h)
+	t.Cleanup(func() { h.Shutdown(context.Background()) })
+	for _, end := range []func(*ws.Conn) error{
+		func(c *ws.Conn) error { return c.Close(ws.CloseNormal, "") },
+		func(c *ws.Conn) error { return c.CloseNow() },
+	} {
+		c := rawDial(t, url, "mcp")
+		c.initialize("2025-11-25")
+		c.send(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"wait","arguments":{},"_meta":{"progressToken":1}}}`)
+		c.hears("progress")
+		if err := end(c.c); err != nil {
+			t.Error(err)
+		}
+		select {
+		case err := <-cancelled:
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("ended with %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatal("the call goes on without its client")
+		}
+	}
+}
+
+// J8: two open subscriptions share a connection, each under its own id as it
+// was written.
+func TestJ8_SubscriptionsShareAConnection(t *testing.T) {
+	url, _ := serveMCP(t, nil)
+	c := rawDial(t, url, "mcp")
+	for _, id := range []string{`"\u0061"`, "9007199254740993"} {
+		c.send(`{"jsonrpc":"2.0","id":` + id + `,"method":"subscriptions/listen","params":{"notifications":{"toolsListChanged":true},"_meta":{` + modernMeta + `}}}`)
+		c.hears("acknowledged", `"io.modelcontextprotocol/subscriptionId":`+id)
+	}
+}
+
+// S1: connections have ids of 128 bits, all different.
+func TestS1_SessionIDs(t *testing.T) {
+	seen := map[string]bool{}
+	for range 1000 {
+		id := newConn(nil, Options{}, 0, nil).SessionID()
+		if b, err := base64.RawURLEncoding.DecodeString(id); err != nil || len(b) != 16 || seen[id] {
+			t.Fatalf("%q: %d bytes, %v", id, len(b), err)
+		}
+		seen[id] = true
+	}
+}
+
+const modernMeta = `"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"m","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}`
 
 func TestCallsInFlightAreBounded(t *testing.T) {
 	url, _ := serveMCP(t, &HandlerOptions{Options: Options{CallsMax: 2}})
