@@ -653,6 +653,26 @@ func TestPlaintextAfterTheHandshake(t *testing.T) {
 	}
 }
 
+// A client that refuses the server says so in the clear: that is the reason why
+// the session ends, at any point and on every transport.
+func TestAClientMaySayWhyItRefuses(t *testing.T) {
+	no := acip.Packet{Type: acip.TypeError, Payload: acip.ErrorMessage{Code: acip.CodeCrypto, Message: "not the key I know"}.AppendTo(nil)}
+	for _, tr := range transports {
+		for _, strict := range []bool{false, true} {
+			early := newEnd(t, acip.NewServer(tr, acip.ServerConfig{Strict: strict}))
+			early.Start(t0)
+			_, late := pair(t, tr, acip.ClientConfig{}, acip.ServerConfig{Strict: strict})
+			for when, server := range map[string]*end{"before": early, "after": late} {
+				_, err := server.take(no)
+				var r *acip.RemoteError
+				if !errors.As(err, &r) || r.Code != acip.CodeCrypto || r.Message != "not the key I know" {
+					t.Errorf("%s, strict %v, %s the handshake: %v", tr, strict, when, err)
+				}
+			}
+		}
+	}
+}
+
 // SERVER_STATE in the clear before and during the handshake is what every C
 // server sends.
 func TestServerStateAtAnyPoint(t *testing.T) {

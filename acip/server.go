@@ -119,6 +119,14 @@ func (s *Server) Handle(now time.Time, p Packet) (Event, []Out, error) {
 func (s *Server) plaintext(now time.Time, p Packet) (Event, []Out, error) {
 	harmless := p.Type == TypeCapabilities || p.Type == TypeStreamStart
 	switch {
+	case p.Type == TypeError:
+		// A client that refuses the server has no key yet, or none that it trusts.
+		// Whatever it says, and whoever says it, ends the session.
+		m, err := ParseErrorMessage(p.Payload)
+		if err != nil {
+			return Event{}, nil, err
+		}
+		return Event{}, nil, &RemoteError{Code: m.Code, Message: m.Message}
 	case s.transport == TCP && s.phase == wantVersion:
 		return Event{}, nil, violation(RuleMode, p.Type, "this server encrypts; start the client without --no-encrypt")
 	case s.transport == TCP, s.strict, !harmless:

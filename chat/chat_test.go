@@ -534,8 +534,11 @@ func TestGuessingIsSlow(t *testing.T) {
 				t.Errorf("attempt %d is refused: %v", attempt, err)
 			}
 			var he *ws.HandshakeError
-			if Final(err) || !errors.As(err, &he) || he.Status != 503 || !strings.Contains(string(he.Body), "too many failed attempts") {
-				t.Errorf("refused with %v", err)
+			if !errors.As(err, &he) {
+				t.Fatalf("attempt %d is refused with %v", attempt, err)
+			}
+			if Final(err) || he.Status != 503 || !strings.Contains(string(he.Body), "too many failed attempts") {
+				t.Errorf("attempt %d is refused with %v, %q", attempt, err, he.Body)
 			}
 			return
 		}

@@ -706,23 +706,24 @@ func TestR25_WrongOnesAreRefused(t *testing.T) {
 	s := newSite(t, ServerConfig{ACIP: acip.ServerConfig{Password: passwordKey(), Identity: host, Clients: acip.NewAllowList(identity(1).Public())}, Address: 100})
 	for name, url := range s.urls() {
 		for _, c := range []struct {
-			name     string
-			change   func(*ClientConfig)
-			want     string
-			serverer string
+			name   string
+			change func(*ClientConfig)
+			want   string
+			logged string
 		}{
 			{"right", func(*ClientConfig) {}, "", ""},
-			{"no password", func(c *ClientConfig) { c.ACIP.Password = nil }, "asks for a password", ""},
+			{"no password", func(c *ClientConfig) { c.ACIP.Password = nil }, "asks for a password", "left during the handshake"},
 			{"wrong password", func(c *ClientConfig) { c.ACIP.Password = wrongKey() }, "wrong password", "wrong password"},
-			{"no key", func(c *ClientConfig) { c.ACIP.Identity = nil }, "asks for a client key", ""},
+			{"no key", func(c *ClientConfig) { c.ACIP.Identity = nil }, "asks for a client key", "left during the handshake"},
 			{"unknown key", func(c *ClientConfig) { c.ACIP.Identity = identity(2) }, "not on the list", "is not on the list"},
-			{"other server", func(c *ClientConfig) { k := identity(8).Public(); c.ACIP.ServerKey = &k }, "expected SHA256:", ""},
+			{"other server", func(c *ClientConfig) { k := identity(8).Public(); c.ACIP.ServerKey = &k }, "expected SHA256:", "the peer reports error"},
 		} {
 			cfg := s.config(url)
 			cfg.ACIP.Password, cfg.ACIP.Identity = passwordKey(), identity(1)
 			k := host.Public()
 			cfg.ACIP.ServerKey = &k
 			c.change(&cfg)
+			before := len(s.log.String())
 			g := join(t, cfg)
 			if c.want == "" {
 				g.frame()
@@ -736,7 +737,7 @@ func TestR25_WrongOnesAreRefused(t *testing.T) {
 			if g.Stats().Frames != 0 {
 				t.Errorf("%s %s: frames were seen", name, c.name)
 			}
-			eventually(t, name+" "+c.name+": the server says why", func() bool { return strings.Contains(s.log.String(), c.serverer) })
+			eventually(t, name+" "+c.name+": the server says why", func() bool { return strings.Contains(s.log.String()[before:], c.logged) })
 		}
 	}
 	if got := s.Stats().Joined; got != 3 {

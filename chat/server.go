@@ -339,6 +339,8 @@ func (s *Server) ended(m *member, err error) {
 		reason = "server is shutting down"
 	case err != nil:
 		reason = err.Error()
+	case !m.sess.Established():
+		reason = "left during the handshake"
 	case m.reason != "":
 		reason = "left: " + m.reason
 	}
