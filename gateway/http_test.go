@@ -736,3 +736,26 @@ func TestHTTPBackendOrder(t *testing.T) {
 		t.Errorf("the server heard %s", s)
 	}
 }
+
+// Over HTTP/2, where requests share a connection and end apart.
+func TestHTTPBackendHTTP2(t *testing.T) {
+	cancelled := make(chan string, 1)
+	h := sdkHandler(sdkServer(cancelled), mcp.StreamableHTTPOptions{Stateless: true, PropagateRequestCancellation: true})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			t.Errorf("a request in %s", r.Proto)
+		}
+		h.ServeHTTP(w, r)
+	}))
+	s.EnableHTTP2 = true
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	_, url := serve(t, Options{}, Route{Name: "far", Backend: &HTTP{URL: s.URL, Transport: s.Client().Transport}})
+	w := dial(t, url+"far")
+	w.say(`{"jsonrpc":"2.0","id":"h","method":"tools/call","params":{"name":"hang","arguments":{}%s}}`, strings.Replace(modernMeta, "{", `{"progressToken":"p",`, 1))
+	w.hears("progress")
+	w.say(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"large","arguments":{"bytes":200000}%s}}`, modernMeta)
+	w.hears("dull boy", `"id":1`)
+	w.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"h"}}`)
+	<-cancelled
+}
