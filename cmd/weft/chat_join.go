@@ -375,6 +375,10 @@ func joinError(err error) error {
 		hint = "if that is the port for raw TCP, the URL begins with tcp://"
 	case errors.Is(err, errNoFrame):
 		hint = "if that is the port for WebSocket, the URL begins with ws://, or wss:// if the server has TLS"
+	case errors.As(err, &v) && v.Rule == acip.RuleServerProof:
+		hint = "a server that needs no password is joined without one; --allow-unproven sends it your pictures all the same"
+	case errors.As(err, &v) && v.Rule == acip.RuleIdentity:
+		hint = "if that is the server you mean, --server-key has to name its key"
 	case errors.As(err, &v):
 		hint = "is there a video call at this URL? weft chat serve prints its own, and weft serve has one under /chat"
 	case errors.Is(err, acip.ErrNoPassword):
