@@ -99,27 +99,33 @@ func TestS8_Metrics(t *testing.T) {
 	w.hears("no tool")
 	w.say("{")
 	w.hears("-32700")
-	families, err := r.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			name := f.GetName()
-			for _, l := range m.GetLabel() {
-				name += " " + l.GetValue()
-			}
-			switch {
-			case m.Counter != nil:
-				got[name] = m.Counter.GetValue()
-			case m.Gauge != nil:
-				got[name] = m.Gauge.GetValue()
-			case m.Histogram != nil:
-				got[name] = float64(m.Histogram.GetSampleCount())
+	gather := func() map[string]float64 {
+		families, err := r.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				name := f.GetName()
+				for _, l := range m.GetLabel() {
+					name += " " + l.GetValue()
+				}
+				switch {
+				case m.Counter != nil:
+					got[name] = m.Counter.GetValue()
+				case m.Gauge != nil:
+					got[name] = m.Gauge.GetValue()
+				case m.Histogram != nil:
+					got[name] = float64(m.Histogram.GetSampleCount())
+				}
 			}
 		}
+		return got
 	}
+	// What was sent is counted when it has left, so its reader may be quicker.
+	until(t, "all that was heard is counted", func() bool { return gather()["weft_websocket_messages_total out"] >= 4 })
+	got := gather()
 	for name, want := range map[string]float64{
 		"weft_sessions fake": 1, "weft_sessions_total": 1, "weft_server_instances fake up": 1, "weft_calls_errors_total fake": 1,
 		"weft_call_duration_seconds fake": 3, "weft_messages_refused_total fake": 1, "weft_websocket_messages_total in": 5,
