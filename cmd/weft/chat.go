@@ -170,7 +170,14 @@ Exit code: 0 after Ctrl-C or SIGTERM, 2 if it could not listen or serve.`,
 			if trace.name != "" && tl != nil {
 				fmt.Fprintln(cmd.ErrOrStderr(), "weft: --trace records WebSocket connections, not those over raw TCP")
 			}
-			return serveChat(cmd.Context(), chat.NewServer(cfg), trace.listener(l), tl, scheme, cmd.ErrOrStderr())
+			join := fmt.Sprintf("%s chat join %s://%s --source pattern", program(), scheme, reachable(l.Addr()))
+			if f.passwordFile != "" {
+				join += " --password"
+			}
+			if f.clientsFile != "" {
+				join += " --key FILE"
+			}
+			return serveChat(cmd.Context(), chat.NewServer(cfg), trace.listener(l), tl, scheme, join, cmd.ErrOrStderr())
 		},
 	}
 	f.add(cmd, "")
@@ -188,8 +195,8 @@ Exit code: 0 after Ctrl-C or SIGTERM, 2 if it could not listen or serve.`,
 const chatShutdownTimeout = 900 * time.Millisecond
 
 // serveChat serves until ctx ends, and then says goodbye. scheme is that of l's
-// URL, tl is for raw TCP or nil.
-func serveChat(ctx context.Context, s *chat.Server, l, tl net.Listener, scheme string, stderr io.Writer) error {
+// URL, tl is for raw TCP or nil, join the command that clients may copy.
+func serveChat(ctx context.Context, s *chat.Server, l, tl net.Listener, scheme, join string, stderr io.Writer) error {
 	hs := ws.NewHTTPServer(s)
 	failed := make(chan error, 2)
 	go func() { failed <- hs.Serve(l) }()
@@ -202,6 +209,7 @@ func serveChat(ctx context.Context, s *chat.Server, l, tl net.Listener, scheme s
 		}()
 		fmt.Fprintf(stderr, "weft: chat on tcp://%s\n", reachable(tl.Addr()))
 	}
+	fmt.Fprintf(stderr, "weft: join in a second shell:\n\n  %s\n\n", join)
 	var err error
 	select {
 	case err = <-failed:

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -564,8 +565,18 @@ func (f *joinFlags) call(ctx context.Context, cfg chat.ClientConfig) (err error)
 	return err
 }
 
-// stay keeps the call up: it connects again when the connection was lost.
+// stay keeps the call up: it connects again when the connection was lost, but not
+// where there never was a call, since the URL may be wrong.
 func (f *joinFlags) stay(ctx context.Context, cfg chat.ClientConfig, ui *chatUI) error {
+	var stood atomic.Bool
+	told := cfg.Events.Established
+	cfg.Events.Established = func(c *chat.Client) {
+		stood.Store(true)
+		ui.set(func() { ui.until = time.Time{} }) // it is connected
+		if told != nil {
+			told(c)
+		}
+	}
 	for attempt := 0; ; attempt++ {
 		ui.say("connecting to " + cfg.URL)
 		c, err := chat.Dial(ctx, cfg)
@@ -585,7 +596,7 @@ func (f *joinFlags) stay(ctx context.Context, cfg chat.ClientConfig, ui *chatUI)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if f.noReconnect || chat.Final(err) {
+		if f.noReconnect || chat.Final(err) || !stood.Load() {
 			return err
 		}
 		wait := chat.Backoff(attempt)

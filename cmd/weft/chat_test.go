@@ -45,7 +45,7 @@ func chatSite(t *testing.T, flags ...string) (wsURL, tcpURL string) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- serveChat(ctx, chat.NewServer(cfg), l[0], l[1], "ws", io.Discard) }()
+	go func() { done <- serveChat(ctx, chat.NewServer(cfg), l[0], l[1], "ws", "", io.Discard) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {

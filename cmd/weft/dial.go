@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/weft-ws/weft/ws"
 )
@@ -77,6 +79,9 @@ broken, 2 if there was none.`,
 			c, err := ws.Dial(cmd.Context(), args[0], opts)
 			if err != nil {
 				return &exitError{2, err}
+			}
+			if f, ok := d.in.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !binary {
+				fmt.Fprintln(d.stderr, "weft: connected; each line is a message, Ctrl-D ends")
 			}
 			err = d.run(cmd.Context(), c)
 			if stats {

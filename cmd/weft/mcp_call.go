@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/modelcontextprotocol/go-sdk/jsonrpc"
@@ -81,7 +82,8 @@ not be called.`,
   weft mcp call ws://127.0.0.1:8080/mcp/ws slow '{"steps":5,"seconds":2}'`,
 		Args: takes(1, 3, "the URL of an MCP server, and perhaps a tool and its arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
+			ctx, end := context.WithCancel(cmd.Context())
+			defer end()
 			if timeout < 0 {
 				return fmt.Errorf("--timeout is %v; it cannot be negative", timeout)
 			}
@@ -90,7 +92,7 @@ not be called.`,
 				ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%v are over (--timeout)", timeout))
 				defer cancel()
 			}
-			c := caller{stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), stdin: cmd.InOrStdin(), json: asJSON, answer: answer}
+			c := caller{stdout: cmd.OutOrStdout(), stderr: cmd.ErrOrStderr(), stdin: cmd.InOrStdin(), json: asJSON, answer: answer, done: ctx.Done()}
 			if len(args) == 3 {
 				if err := json.Unmarshal([]byte(args[2]), &c.args); err != nil || c.args == nil {
 					return fmt.Errorf("ARGUMENTS %q is not a JSON object; write for instance '{\"text\":\"hello\"}'", args[2])
@@ -144,6 +146,9 @@ type caller struct {
 	json           bool
 	answer         string
 	args           map[string]json.RawMessage
+	done           <-chan struct{} // closed when the command is to end
+	reading        sync.Once
+	lines          chan inputLine // of stdin, once it is read
 }
 
 func (c *caller) connect(ctx context.Context, url string, f *clientFlags) (*mcp.ClientSession, error) {
@@ -225,7 +230,7 @@ func (t *notedTransport) Connect(ctx context.Context) (mcp.Connection, error) {
 }
 
 // ask puts a question of the server to the person at the terminal.
-func (c *caller) ask(_ context.Context, req *mcp.ElicitRequest) (*mcp.ElicitResult, error) {
+func (c *caller) ask(ctx context.Context, req *mcp.ElicitRequest) (*mcp.ElicitResult, error) {
 	name := "answer"
 	if schema, ok := req.Params.RequestedSchema.(map[string]any); ok {
 		if props, ok := schema["properties"].(map[string]any); ok {
@@ -237,7 +242,7 @@ func (c *caller) ask(_ context.Context, req *mcp.ElicitRequest) (*mcp.ElicitResu
 	text := c.answer
 	if text == "" {
 		fmt.Fprintf(c.stderr, "weft: the server asks: %s\n> ", req.Params.Message)
-		line, err := bufio.NewReader(c.stdin).ReadString('\n')
+		line, err := c.line(ctx)
 		if text = strings.TrimSpace(line); text == "" {
 			if err != nil && !errors.Is(err, io.EOF) {
 				return nil, err
@@ -246,6 +251,39 @@ func (c *caller) ask(_ context.Context, req *mcp.ElicitRequest) (*mcp.ElicitResu
 		}
 	}
 	return &mcp.ElicitResult{Action: "accept", Content: map[string]any{name: text}}, nil
+}
+
+// An inputLine is a line of standard input, or why there is none.
+type inputLine struct {
+	text string
+	err  error
+}
+
+// line reads a line, or gives up when ctx or the command ends: a terminal may
+// never send one. One goroutine reads for all questions.
+func (c *caller) line(ctx context.Context) (string, error) {
+	c.reading.Do(func() {
+		c.lines = make(chan inputLine)
+		go func() {
+			r := bufio.NewReader(c.stdin)
+			for {
+				text, err := r.ReadString('\n')
+				select {
+				case c.lines <- inputLine{text, err}:
+				case <-c.done:
+					return
+				}
+			}
+		}()
+	})
+	select {
+	case l := <-c.lines:
+		return l.text, l.err
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	case <-c.done:
+		return "", context.Canceled
+	}
 }
 
 func (c *caller) call(ctx context.Context, session *mcp.ClientSession, tool string) error {

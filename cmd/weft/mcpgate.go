@@ -63,6 +63,7 @@ func (f *gateFlags) add(fs *pflag.FlagSet) {
 // A gate is the port of a gateway with everything on it.
 type gate struct {
 	flags   *gateFlags
+	stderr  io.Writer
 	log     *slog.Logger
 	watcher *gateway.Watcher
 	auth    *gateway.Credentials // nil: everybody
@@ -83,7 +84,7 @@ const owner = "owner"
 // open checks the flags and listens. c, if not nil, says who may come in and
 // how TLS is spoken where flags do not; change may adjust the gateway's options.
 func (f *gateFlags) open(stderr io.Writer, c *gateway.Config, change func(*gateway.Options)) (*gate, error) {
-	g := &gate{flags: f, scheme: "ws"}
+	g := &gate{flags: f, stderr: stderr, scheme: "ws"}
 	var err error
 	if g.log, err = f.logger(stderr); err != nil {
 		return nil, err
@@ -252,7 +253,11 @@ func (g *gate) run(ctx context.Context, handler http.Handler) error {
 	}
 	drain, cancel := context.WithTimeout(context.Background(), g.flags.drain)
 	defer cancel()
+	patient := time.AfterFunc(time.Second, func() {
+		fmt.Fprintf(g.stderr, "weft: waiting for calls in flight, at most %v; a second Ctrl-C ends them\n", g.flags.drain)
+	})
 	g.gw.Drain(drain)
+	patient.Stop()
 	last, cancelLast := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancelLast()
 	_ = g.echo.Shutdown(last)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,12 +13,14 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/weft-ws/weft/chat"
 	"github.com/weft-ws/weft/ws"
 )
 
@@ -401,4 +404,92 @@ func TestNoAnswer(t *testing.T) {
 	if err := overdue(over, other); err != other {
 		t.Error(err)
 	}
+}
+
+// A question that nobody answers does not keep a user who wants to leave.
+func TestQuestionInterrupted(t *testing.T) {
+	t.Setenv(tokenEnv, "0123456789abcdef")
+	m, _ := started(t, `listening on (ws://[^/]+)/[^\0]*try in`, "serve", "--listen", "127.0.0.1:0")
+	stdin, keyboard := io.Pipe()
+	defer keyboard.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	errs := &output{told: make(chan struct{}, 1)}
+	root := newRootCmd()
+	root.SetArgs([]string{"mcp", "call", m[1] + "/mcp/ws", "ask", `{"question":"how?"}`})
+	root.SetIn(stdin)
+	root.SetErr(errs)
+	code := make(chan int, 1)
+	go func() { code <- execute(ctx, root) }()
+	for !strings.Contains(errs.String(), "the server asks: how?") {
+		select {
+		case <-errs.told:
+		case c := <-code:
+			t.Fatalf("exit code %d, %s", c, errs.String())
+		}
+	}
+	cancel()
+	if c := <-code; c != 2 || !strings.HasSuffix(errs.String(), "weft: interrupted\n") {
+		t.Errorf("exit code %d, %q", c, errs.String())
+	}
+}
+
+// Where there never was a call the client does not try again and again.
+func TestNoCallNoReconnect(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := "ws://" + l.Addr().String()
+	l.Close()
+	ui := &chatUI{wake: make(chan struct{}, 1)}
+	if err := new(joinFlags).stay(t.Context(), chat.ClientConfig{URL: url}, ui); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("%v", err)
+	}
+}
+
+// A server that waits for a call in flight says so.
+func TestDrainTells(t *testing.T) {
+	t.Setenv(tokenEnv, "0123456789abcdef")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	errs := &output{told: make(chan struct{}, 1)}
+	root := newRootCmd()
+	root.SetArgs([]string{"serve", "--listen", "127.0.0.1:0"})
+	root.SetErr(errs)
+	code := make(chan int, 1)
+	go func() { code <- execute(ctx, root) }()
+	until := func(text string) {
+		for !strings.Contains(errs.String(), text) {
+			select {
+			case <-errs.told:
+			case c := <-code:
+				t.Fatalf("exit code %d, %s", c, errs.String())
+			}
+		}
+	}
+	until("try in a second shell")
+	url := listening.FindStringSubmatch(errs.String())
+	clientCtx, hangUp := context.WithCancel(t.Context())
+	defer hangUp()
+	progress := &output{told: make(chan struct{}, 1)}
+	client := newRootCmd()
+	client.SetArgs([]string{"mcp", "call", url[1] + url[2], "slow", `{"steps":1000,"seconds":600}`})
+	client.SetErr(progress)
+	done := make(chan int, 1)
+	go func() { done <- execute(clientCtx, client) }()
+	for !strings.Contains(progress.String(), "progress") {
+		select {
+		case <-progress.told:
+		case c := <-done:
+			t.Fatalf("the call ended with exit code %d, %s", c, progress.String())
+		}
+	}
+	cancel()
+	until("waiting for calls in flight")
+	hangUp()
+	if c := <-code; c != 0 {
+		t.Errorf("exit code %d, %s", c, errs.String())
+	}
+	<-done
 }
