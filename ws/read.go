@@ -585,8 +585,12 @@ func (c *Conn) AppendMessage(ctx context.Context, dst []byte) (MessageType, []by
 	return typ, buf.b, nil
 }
 
+// errMore says that a message needs more input, for which a callback loop waits.
+var errMore = errors.New("ws: more input is needed")
+
 // collect reads a whole message into buf. A message that is begun is given as
-// ev.
+// ev. In a callback loop that waits for input itself the error may be errMore:
+// then it is to be called again with the same buf.
 func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event) (MessageType, int, error) {
 	r := &c.r
 	buf.b = append(buf.b, r.takePartial()...)
@@ -604,6 +608,10 @@ func (c *Conn) collect(ctx context.Context, buf *messageBuffer, ev *proto.Event)
 			if e, err = c.nextDirect(ctx, buf.b[n:buf.end(c)]); err == nil {
 				buf.b = buf.b[:n+len(e.Payload)]
 				e.Payload = nil
+			}
+		case c.waitsHere():
+			if e, err = c.atHand(); e == nil && err == nil {
+				return 0, 0, errMore
 			}
 		default:
 			e, err = c.next(ctx)

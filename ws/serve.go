@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/weft-ws/weft/internal/proto"
 	"github.com/weft-ws/weft/internal/wire"
 )
 
@@ -75,89 +76,117 @@ var errTakenOver = errors.New("ws: the closing handshake reads this connection")
 // startServe reads the connection for h until it ends, on a goroutine of its
 // own, and then calls finally. The read side belongs to it at once.
 func (c *Conn) startServe(h Handler, finally func()) {
-	serving := c.r.lock.serve() // false if the connection has ended already
-	go func() {
-		c.serve(h, serving)
-		finally()
-	}()
+	l := &callbackLoop{c: c, h: h, finally: finally}
+	if l.owner = c.r.lock.serve(); l.owner {
+		c.r.serving = true
+	}
+	go l.run()
 }
 
-func (c *Conn) serve(h Handler, serving bool) {
-	if serving {
-		c.serveAll(h)
-	}
-	<-c.Done()
-	if h.Closed != nil {
-		c.guard(func() error { h.Closed(c, c.Err()); return nil })
-	}
+// A callbackLoop reads a connection for its Handler. It waits for input where
+// its stack is low, also in the middle of a message, and keeps what it has here
+// rather than there: the goroutine of a connection that is silent gets by with
+// the smallest stack there is.
+type callbackLoop struct {
+	c       *Conn
+	h       Handler
+	finally func()
+	buf     *messageBuffer // what has come of a message that takes several reads, or nil
+	owner   bool           // the read side is the loop's; false if the connection had ended already
 }
 
-// serveAll is the loop, from inside the read lock.
-func (c *Conn) serveAll(h Handler) {
-	r := &c.r
-	r.serving = true
-	ctx := context.Context((*handlerCtx)(c))
-	err := c.callOpen(ctx, h)
-	var buf *messageBuffer
+func (l *callbackLoop) run() {
+	if l.owner {
+		l.loop()
+	}
+	<-l.c.Done()
+	if l.h.Closed != nil {
+		l.c.guard(func() error { l.h.Closed(l.c, l.c.Err()); return nil })
+	}
+	l.finally()
+}
+
+// loop is run from inside the read lock.
+func (l *callbackLoop) loop() {
+	err := l.open()
 	for err == nil {
-		if err = c.awaitInput(ctx); err == nil {
-			buf, err = c.serveOne(ctx, h, buf)
+		if err = l.c.awaitInput(); err == nil {
+			err = l.step()
 		}
 	}
-	if buf != nil {
-		buf.release()
+	if l.buf != nil {
+		l.buf.release()
+		l.buf = nil
 	}
 	if err != errTakenOver {
-		r.publish()
-		r.lock.leave()
+		l.c.r.publish()
+		l.c.r.lock.leave()
 	}
 }
 
-// awaitInput waits for input when there is none. It is next's own wait, from a
-// place where the stack is low: an idle connection's goroutine then gets by with
-// the smallest stack there is.
-func (c *Conn) awaitInput(ctx context.Context) error {
+// waitsHere reports whether awaitInput waits for input, and nobody further in.
+func (c *Conn) waitsHere() bool { return c.r.serving && c.raw != nil }
+
+// awaitInput waits for input when there is none. It is fill's own wait.
+func (c *Conn) awaitInput() error {
 	r := &c.r
-	if len(r.in) > 0 || c.raw == nil || r.recv.Timed() {
+	if len(r.in) > 0 || !c.waitsHere() {
 		return nil
 	}
 	c.flushOwed()
-	r.publish()
-	r.dst, r.n, r.err, r.waitCtx = nil, 0, nil, ctx
-	err := c.raw.Read(r.try)
-	if err == nil {
-		err = r.err
+	if r.recv.Timed() {
+		if err := r.recv.Tick(time.Now()); err != nil {
+			return c.failRead(err)
+		}
+		c.setReadDeadline(r.recv.Deadline())
 	}
-	_, err = c.filled(ctx, nil, r.n, err)
+	r.publish()
+	ctx := (*handlerCtx)(c)
+	n, err := c.fillRaw(ctx, nil)
+	_, err = c.filled(ctx, nil, n, err)
 	return err
 }
 
-func (c *Conn) callOpen(ctx context.Context, h Handler) error {
-	if h.Open == nil {
+// open calls h.Open.
+func (l *callbackLoop) open() error {
+	if l.h.Open == nil {
 		return nil
 	}
+	c := l.c
 	c.r.lock.leave()
-	err := c.guard(func() error { return h.Open(ctx, c) })
-	return c.afterHandler(err)
+	return c.afterHandler(c.guard(func() error { return l.h.Open((*handlerCtx)(c), c) }))
 }
 
-// serveOne reads one message and calls the handler.
-func (c *Conn) serveOne(ctx context.Context, h Handler, buf *messageBuffer) (*messageBuffer, error) {
-	r := &c.r
-	ev, err := c.next(ctx)
-	if err != nil {
-		return buf, err
+// step reads one message and calls the handler, or reads as much as is at hand
+// of a message that takes several reads.
+func (l *callbackLoop) step() error {
+	c, r := l.c, &l.c.r
+	ctx := (*handlerCtx)(c)
+	var p []byte
+	var typ MessageType
+	var ev *proto.Event
+	var err error
+	if l.buf == nil {
+		if c.waitsHere() {
+			ev, err = c.atHand()
+		} else {
+			ev, err = c.next(ctx)
+		}
+		if ev == nil || err != nil {
+			return err
+		}
+		p, typ = ev.Payload, MessageType(ev.Opcode)
+		if !(ev.First && ev.Last) || ev.Compressed {
+			l.buf = messageBuffers.Get().(*messageBuffer)
+		}
 	}
-	p, typ := ev.Payload, MessageType(ev.Opcode)
-	if !(ev.First && ev.Last) || ev.Compressed {
-		if buf == nil {
-			buf = messageBuffers.Get().(*messageBuffer)
+	if l.buf != nil {
+		if typ, _, err = c.collect(ctx, l.buf, ev); err == errMore {
+			return nil
+		} else if err != nil {
+			return err
 		}
-		buf.b = buf.b[:0]
-		if _, _, err := c.collect(ctx, buf, ev); err != nil {
-			return buf, err
-		}
-		p = buf.b
+		p = l.buf.b
 	}
 	more := len(r.in) > 0
 	if c.w.gathering.Load() != more {
@@ -168,18 +197,18 @@ func (c *Conn) serveOne(ctx context.Context, h Handler, buf *messageBuffer) (*me
 		r.publish() // who gets the answer finds the question counted
 	}
 	r.lock.leave()
-	err = c.call(ctx, h, typ, p)
-	if buf != nil {
-		buf.release()
-		buf = nil
+	err = l.message(ctx, typ, p)
+	if l.buf != nil {
+		l.buf.release()
+		l.buf = nil
 	}
-	return buf, c.afterHandler(err)
+	return c.afterHandler(err)
 }
 
-// call calls h.Message and turns a panic into an error.
-func (c *Conn) call(ctx context.Context, h Handler, typ MessageType, p []byte) (err error) {
-	defer c.recovered(&err)
-	return h.Message(ctx, c, typ, p)
+// message calls h.Message and turns a panic into an error.
+func (l *callbackLoop) message(ctx context.Context, typ MessageType, p []byte) (err error) {
+	defer l.c.recovered(&err)
+	return l.h.Message(ctx, l.c, typ, p)
 }
 
 func (c *Conn) guard(f func() error) (err error) {
