@@ -699,23 +699,19 @@ func (u *chatUI) status(c *chat.Client, fps int) string {
 	if u.typing {
 		return "> " + string(u.line) + "_"
 	}
-	var b strings.Builder
-	if c == nil {
-		b.WriteString(" not connected")
-	} else {
-		s := c.Stats()
-		fmt.Fprintf(&b, " %d there  %d fps  rtt %v  in %s  out %s  dropped %d  fragmented %d", u.state.Connected, fps,
-			s.RTT.Round(100*time.Microsecond), bytesText(s.Bytes), bytesText(s.Sent.Bytes), s.Sent.VideoDropped, s.Fragmented)
-		if u.muted {
-			b.WriteString("  muted")
-		}
-	}
 	if time.Now().Before(u.until) {
-		b.WriteString("  | " + u.message)
-	} else {
-		b.WriteString("  | q leaves, t writes (/mute NAME), m mutes you")
+		return " " + u.message // alone, since terminals may be narrow
 	}
-	return b.String()
+	if c == nil {
+		return " not connected  | q leaves"
+	}
+	st, muted := c.Stats(), ""
+	if u.muted {
+		muted = "  muted"
+	}
+	// What does not fit in a narrow terminal is at the end.
+	return fmt.Sprintf(" %d there  %d fps%s  rtt %v  in %s  out %s  dropped %d  fragmented %d  | q leaves, t writes (/mute NAME), m mutes you",
+		u.state.Connected, fps, muted, st.RTT.Round(100*time.Microsecond), bytesText(st.Bytes), bytesText(st.Sent.Bytes), st.Sent.VideoDropped, st.Fragmented)
 }
 
 // bytesText writes a number of bytes for people.
