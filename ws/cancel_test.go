@@ -239,6 +239,9 @@ func TestConcurrencyCancelWriterInABatch(t *testing.T) {
 					if frames, partial := wr.frames(); len(frames) != 3 || partial != 0 || !bytes.Equal(frames[2].Payload, pattern(20, 3)) {
 						t.Fatalf("%v, %d taken: %v and %d bytes", role, k, frames, partial)
 					}
+					if st := c.Stats().Sent; st.Frames != 3 || st.Bytes != uint64(3*frame) || st.Messages != 3 {
+						t.Fatalf("%v, %d taken: counted as %d frames, %d bytes, %d messages", role, k, st.Frames, st.Bytes, st.Messages)
+					}
 				default:
 					outcomes["sent"]++
 					wr.take(4*int(frame) - len(wr.all))
@@ -256,6 +259,59 @@ func TestConcurrencyCancelWriterInABatch(t *testing.T) {
 				t.Errorf("%v: never %s: %v", role, want, outcomes)
 			}
 		}
+	}
+}
+
+// A message that its context takes back before its first byte is not counted,
+// in however many frames it was to leave, nor by the frames after it.
+func TestConcurrencyTakenBackIsNotCounted(t *testing.T) {
+	prepared, err := NewPrepared(Text, bytes.Repeat([]byte("abc"), 50))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, write := range map[string]func(c *Conn, ctx context.Context) error{
+		"one frame": func(c *Conn, ctx context.Context) error { return c.WriteMessage(ctx, Binary, pattern(30, 1)) },
+		"fragments": func(c *Conn, ctx context.Context) error { return c.WriteMessage(ctx, Binary, pattern(1000, 1)) },
+		"prepared":  func(c *Conn, ctx context.Context) error { return c.WritePrepared(ctx, prepared) },
+		"of a MessageWriter": func(c *Conn, ctx context.Context) error {
+			w, err := c.NextWriter(ctx, Binary)
+			if err != nil {
+				return err
+			}
+			_, err = w.Write(pattern(1000, 1))
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, role Role) {
+				var offset int64
+				cfg := Config{FragmentSize: 60, Trace: &Trace{Frame: func(f FrameInfo) {
+					if f.Dir == Out {
+						offset = f.Offset
+					}
+				}}}
+				const window = 50
+				c, p, _ := setup{client: cfg, server: cfg, pipe: wstest.PipeOptions{Window: window}}.scripted(t, role)
+				fits := pattern(window-c.headerSize(40), 9)
+				mustWrite(t, c, Binary, fits) // now the peer has to read first
+				ctx, cancel := context.WithCancel(background)
+				victim := async(func() error { return write(c, ctx) })
+				synctest.Wait()
+				cancel()
+				if r := now(t, victim, "its context has ended"); r.err != context.Canceled {
+					t.Fatal(r.err)
+				}
+				if st := c.Stats().Sent; st.Frames != 1 || st.Bytes != window || st.Messages != 1 || st.LargestMessage != int64(len(fits)) {
+					t.Errorf("counted as %d frames, %d bytes, %d messages", st.Frames, st.Bytes, st.Messages)
+				}
+				p.WantMessage(wire.Binary, fits)
+				mustWrite(t, c, Text, []byte("next"))
+				p.Want(`TEXT "next"`)
+				if st := c.Stats().Sent; st.Frames != 2 || offset != window || st.Bytes != uint64(window+4+c.headerSize(4)) {
+					t.Errorf("the next frame is at %d, counted as %d frames, %d bytes", offset, st.Frames, st.Bytes)
+				}
+			})
+		})
 	}
 }
 
