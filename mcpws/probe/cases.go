@@ -56,7 +56,7 @@ func refused(msg string, code int) func(*probing) (string, bool) {
 			return err.Error(), false
 		}
 		got := c.rpcError()
-		if !strings.Contains(got, fmt.Sprintf(`"code":%d`, code)) {
+		if string(member(got, "error", "code")) != fmt.Sprint(code) {
 			return short(got), false
 		}
 		if !c.alive() {
@@ -73,7 +73,8 @@ func echoes(id string) func(*probing) (string, bool) {
 			return err.Error(), false
 		}
 		got := c.reply()
-		return short(got), strings.Contains(got, `"id":`+id+`}`) || strings.Contains(got, `"id":`+id+`,`)
+		_, as := kind(got)
+		return short(got), as == id
 	})
 }
 
@@ -88,7 +89,8 @@ func ignored(msg string) func(*probing) (string, bool) {
 			return err.Error(), false
 		}
 		got := c.reply()
-		return short(got), strings.Contains(got, `"id":90003`)
+		_, id := kind(got)
+		return short(got), id == "90003"
 	})
 }
 
@@ -173,9 +175,9 @@ func cases() []probeCase {
 		{id: "H6", name: "WebSocket version 12", want: "426 or 400",
 			why: "the client must learn which version is spoken (RFC 6455 4.2.2)", fix: "answer 426 with Sec-WebSocket-Version: 13",
 			run: status(map[string]string{"Sec-WebSocket-Version": "12"}, http.StatusUpgradeRequired, http.StatusBadRequest)},
-		{id: "H7", name: "no Sec-WebSocket-Key", want: "400",
+		{id: "H7", name: "no Sec-WebSocket-Key", want: "400 or 426",
 			why: "it is no WebSocket handshake then (RFC 6455 4.2.1)", fix: "check the header",
-			run: status(map[string]string{"Sec-WebSocket-Key": ""}, http.StatusBadRequest)},
+			run: status(map[string]string{"Sec-WebSocket-Key": ""}, http.StatusBadRequest, http.StatusUpgradeRequired)},
 		{id: "H8", name: "Origin https://evil.example", want: "403",
 			why: "any web page could use the tools with the user's rights", fix: "check Origin against a list; refuse others",
 			run: status(map[string]string{"Origin": "https://evil.example"}, http.StatusForbidden)},
@@ -193,7 +195,7 @@ func cases() []probeCase {
 				_ = c.frame(opCont, []byte(pingMsg[7:20]))
 				_ = c.frame(fin|opCont, []byte(pingMsg[20:]))
 				got := c.answer("90002")
-				return short(got), strings.Contains(got, "result")
+				return short(got), has(got, "result")
 			})},
 		{id: "F2", name: "a ping between two fragments", want: "a pong before the message is complete",
 			why: "a long upload would look like a dead connection", fix: "answer control frames at once (RFC 6455 5.4)",
@@ -227,7 +229,7 @@ func cases() []probeCase {
 					}
 				}
 				got := c.answer("90002")
-				return short(got), strings.Contains(got, "result")
+				return short(got), has(got, "result")
 			})},
 		{id: "F4", name: "a message of 1 MiB", want: "an answer",
 			why: "tool arguments and results are often that large", fix: "raise the limit",
@@ -236,7 +238,7 @@ func cases() []probeCase {
 					return c.end(), false
 				}
 				got := c.answer("90002")
-				return short(got), strings.Contains(got, "result")
+				return short(got), has(got, "result")
 			})},
 		{id: "F5", name: "continuation without a message", want: "close 1002",
 			why: "the sender has lost its place; going on delivers garbage", fix: "fail the connection (RFC 6455 5.4)",
@@ -295,15 +297,16 @@ func cases() []probeCase {
 			run: talks(func(c *rawConn) (string, bool) {
 				_ = c.text(pingMsg + "\n")
 				got := c.answer("90002")
-				return short(got), strings.Contains(got, "result")
+				return short(got), has(got, "result")
 			})},
 		{id: "M2", name: "two messages on two lines", want: "two answers",
 			why: "one of them, or both, is lost without a word", fix: "split at line feeds",
 			run: talks(func(c *rawConn) (string, bool) {
 				_ = c.text(`{"jsonrpc":"2.0","id":90004,"method":"ping"}` + "\n" + `{"jsonrpc":"2.0","id":90005,"method":"ping"}`)
 				a, b := c.reply(), c.reply()
-				all := a + b
-				return short(all), strings.Contains(all, "90004") && strings.Contains(all, "90005") && !strings.Contains(all, "<")
+				_, idA := kind(a)
+				_, idB := kind(b)
+				return short(a + " " + b), idA == "90004" && idB == "90005" || idA == "90005" && idB == "90004"
 			})},
 		{id: "M3", name: "an empty message", want: "nothing happens", why: "some clients send one to keep the connection open", fix: "ignore it", run: ignored("")},
 		{id: "M4", name: "pretty-printed JSON", want: "an answer",
@@ -311,7 +314,7 @@ func cases() []probeCase {
 			run: talks(func(c *rawConn) (string, bool) {
 				_ = c.text("{\n  \"jsonrpc\": \"2.0\",\n  \"id\": 90002,\n  \"method\": \"ping\"\n}")
 				got := c.answer("90002")
-				return short(got), strings.Contains(got, "result")
+				return short(got), has(got, "result")
 			})},
 
 		{id: "J1", name: "text that is not JSON", want: "-32700, and the session goes on",
@@ -339,16 +342,17 @@ func cases() []probeCase {
 
 		{id: "P1", name: "initialize", want: "serverInfo", why: "nothing works without it before 2026-07-28", fix: "answer it",
 			run: func(p *probing) (string, bool) {
-				c, err := p.session("2025-11-25")
-				if err != nil {
-					return err.Error(), false
+				if p.deaf != nil {
+					return p.deaf.Error() + "; nothing that needs a session was asked", false
 				}
-				c.close()
 				return "serverInfo", true
 			}},
 		{id: "P2", name: "initialize with revision 1999-01-01", want: "a revision that exists, or an error",
 			why: "client and server have to agree on one", fix: "answer with the newest that you speak",
 			run: func(p *probing) (string, bool) {
+				if p.deaf != nil {
+					return errNoSession.Error(), false
+				}
 				c, err := p.open()
 				if err != nil {
 					return err.Error(), false
@@ -356,7 +360,7 @@ func cases() []probeCase {
 				defer c.close()
 				_ = c.text(fmt.Sprintf(initialize, "1999-01-01"))
 				got := c.answer("90001")
-				return short(got), strings.Contains(got, `"protocolVersion":"20`) || strings.Contains(got, `"error"`)
+				return short(got), strings.HasPrefix(string(member(got, "result", "protocolVersion")), `"20`) || has(got, "error")
 			}},
 		{id: "P3", name: "server/discover (2026-07-28)", want: "a result or an error", why: "a client that tries the new era first must not wait for ever", fix: "answer it, with -32601 if need be",
 			run: func(p *probing) (string, bool) {
@@ -367,13 +371,13 @@ func cases() []probeCase {
 				defer c.close()
 				_ = c.text(`{"jsonrpc":"2.0","id":90006,"method":"server/discover","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{"name":"weft probe","version":"1"},"io.modelcontextprotocol/clientCapabilities":{}}}}`)
 				got := c.answer("90006")
-				return short(got), strings.Contains(got, `"result"`) || strings.Contains(got, `"error"`)
+				return short(got), has(got, "result") || has(got, "error")
 			}},
 		{id: "P4", name: "a tool that does not exist", want: "an error, and the session goes on", why: "the client waits", fix: "answer with an error",
 			run: talks(func(c *rawConn) (string, bool) {
 				_ = c.text(`{"jsonrpc":"2.0","id":90007,"method":"tools/call","params":{"name":"weft-no-such-tool","arguments":{}}}`)
 				got := c.answer("90007")
-				ok := strings.Contains(got, `"error"`) || strings.Contains(got, `"isError":true`)
+				ok := has(got, "error") || string(member(got, "result", "isError")) == "true"
 				return short(got), ok && c.alive()
 			})},
 		{id: "P5", name: "cancelling a request that does not exist", want: "nothing happens", why: "it may have been answered a moment ago", fix: "ignore it",
@@ -382,7 +386,7 @@ func cases() []probeCase {
 			run: func(p *probing) (string, bool) {
 				a, err := p.session("2025-11-25")
 				if err != nil {
-					return "first client: " + err.Error(), false
+					return err.Error(), false
 				}
 				defer a.close()
 				b, err := p.session("2025-11-25")
@@ -393,7 +397,7 @@ func cases() []probeCase {
 				_ = a.text(`{"jsonrpc":"2.0","id":1,"method":"weft/asked-by-a"}`)
 				_ = b.text(`{"jsonrpc":"2.0","id":1,"method":"ping"}`)
 				gotA, gotB := a.answer("1"), b.answer("1")
-				if !strings.Contains(gotA, `"error"`) || !strings.Contains(gotB, `"result"`) {
+				if !has(gotA, "error") || !has(gotB, "result") {
 					return short("a got " + gotA + ", b got " + gotB), false
 				}
 				if !a.alive() || !b.alive() {

@@ -12,6 +12,7 @@ import (
 	"crypto/tls"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,9 +23,10 @@ import (
 	"time"
 
 	"github.com/weft-ws/weft/internal/wire"
+	"github.com/weft-ws/weft/mcpws/envelope"
 )
 
-// Options tune a probe.
+// Options tune a probe. URL must be set; the rest may be zero.
 type Options struct {
 	URL   string // ws or wss
 	Token string // bearer token; "" if none is needed
@@ -33,18 +35,19 @@ type Options struct {
 	// SlowTimeout is how long the first answer of a connection may take, since
 	// a server may have to be started for it. Zero: 30 s.
 	SlowTimeout time.Duration
-	TLS         *tls.Config
+	// TLS is for wss; nil: the defaults of crypto/tls.
+	TLS *tls.Config
 }
 
 // A Result is the outcome of one case.
 type Result struct {
-	ID   string `json:"id"`
+	ID   string `json:"id"` // H: opening handshake, F: frames, M: framing of messages, J: JSON-RPC, P: MCP
 	Case string `json:"case"`
 	Want string `json:"want"`
-	Got  string `json:"got"`
+	Got  string `json:"got"` // at most 163 bytes of what the endpoint said
 	OK   bool   `json:"ok"`
-	Why  string `json:"why,omitempty"` // it matters
-	Fix  string `json:"fix,omitempty"`
+	Why  string `json:"why,omitempty"` // it matters; only if not OK
+	Fix  string `json:"fix,omitempty"` // what to change; only if not OK
 }
 
 // A probing is one run.
@@ -53,11 +56,21 @@ type probing struct {
 	o    Options
 	u    *url.URL
 	addr string
+
+	until time.Time // when the present case is over, whatever the endpoint says
+	deaf  error     // why there can be no session; nil: there can
 }
 
+// errNoSession is the outcome of a case that needs a session when there is none
+// to be had.
+var errNoSession = errors.New("not asked, since there was no session")
+
 // Run runs all cases that apply, one after the other, and calls each with the
-// result as soon as it is known. The error says that the endpoint could not be
-// reached at all.
+// result as soon as it is known. If initialize is not answered the cases that
+// need a session are left out, and case P1 says so. The error says that the
+// endpoint could not be asked at all: it is out of reach, or no WebSocket
+// endpoint, or ctx has ended. A case takes at most SlowTimeout and four times
+// Timeout, whatever the endpoint does.
 func Run(ctx context.Context, o Options, each func(Result)) error {
 	u, err := url.Parse(o.URL)
 	if err != nil || u.Scheme != "ws" && u.Scheme != "wss" || u.Host == "" {
@@ -85,9 +98,22 @@ func Run(ctx context.Context, o Options, each func(Result)) error {
 		return err
 	}
 	if c == nil {
-		return fmt.Errorf("the endpoint answers HTTP %s instead of 101; is a token missing?", resp.Status)
+		hint := "there is no WebSocket endpoint at this URL; look at the path"
+		switch resp.StatusCode {
+		case http.StatusUnauthorized:
+			hint = "is a token missing, or is it the wrong one?"
+		case http.StatusForbidden:
+			hint = "it does not let us in, or not under this host name"
+		case http.StatusServiceUnavailable, http.StatusTooManyRequests:
+			hint = "it is full, or about to stop; try again"
+		}
+		return fmt.Errorf("the endpoint answers HTTP %s instead of 101: %s", resp.Status, hint)
 	}
 	c.close()
+	p.begin()
+	if c, p.deaf = p.session("2025-11-25"); p.deaf == nil {
+		c.close()
+	}
 	for _, cs := range cases() {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -95,8 +121,15 @@ func Run(ctx context.Context, o Options, each func(Result)) error {
 		if cs.applies != nil && !cs.applies(p) {
 			continue
 		}
+		p.begin()
 		r := Result{ID: cs.id, Case: cs.name, Want: cs.want}
 		r.Got, r.OK = cs.run(p)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if r.Got == errNoSession.Error() {
+			continue
+		}
 		if !r.OK {
 			r.Why, r.Fix = cs.why, cs.fix
 		}
@@ -105,13 +138,27 @@ func Run(ctx context.Context, o Options, each func(Result)) error {
 	return nil
 }
 
+// begin starts the clock of a case.
+func (p *probing) begin() { p.until = time.Now().Add(p.o.SlowTimeout + 4*p.o.Timeout) }
+
+// deadline is when an answer is given up.
+func (p *probing) deadline(wait time.Duration) time.Time {
+	at := time.Now().Add(wait)
+	if !p.until.IsZero() && p.until.Before(at) {
+		return p.until
+	}
+	return at
+}
+
 // A rawConn is a connection on which anything can be said.
 type rawConn struct {
-	p    *probing
-	nc   net.Conn
-	br   *bufio.Reader
-	slow bool // the first answer has not come
-	id   int
+	p     *probing
+	nc    net.Conn
+	br    *bufio.Reader
+	slow  bool // the first answer has not come
+	id    int
+	queue []string    // messages that came with others in one
+	stop  func() bool // of the watch for the end of the context
 }
 
 func (p *probing) dial() (net.Conn, error) {
@@ -134,7 +181,7 @@ func (p *probing) handshake(change map[string]string, offer ...string) (*rawConn
 	if err != nil {
 		return nil, nil, err
 	}
-	_ = nc.SetDeadline(time.Now().Add(p.o.SlowTimeout))
+	_ = nc.SetDeadline(p.deadline(p.o.SlowTimeout))
 	var nonce [16]byte
 	_, _ = rand.Read(nonce[:])
 	key := base64.StdEncoding.EncodeToString(nonce[:])
@@ -179,7 +226,8 @@ func (p *probing) handshake(change map[string]string, offer ...string) (*rawConn
 		nc.Close()
 		return nil, resp, errors.New("the Sec-WebSocket-Accept header is wrong")
 	}
-	return &rawConn{p: p, nc: nc, br: br, slow: true}, resp, nil
+	stop := context.AfterFunc(p.ctx, func() { _ = nc.Close() })
+	return &rawConn{p: p, nc: nc, br: br, slow: true, stop: stop}, resp, nil
 }
 
 // open is a handshake that has to work.
@@ -193,6 +241,9 @@ func (p *probing) open() (*rawConn, error) {
 
 // session is open with MCP's initialize done.
 func (p *probing) session(version string) (*rawConn, error) {
+	if p.deaf != nil {
+		return nil, errNoSession
+	}
 	c, err := p.open()
 	if err != nil {
 		return nil, err
@@ -201,7 +252,7 @@ func (p *probing) session(version string) (*rawConn, error) {
 		c.close()
 		return nil, err
 	}
-	if got := c.answer("90001"); !strings.Contains(got, `"serverInfo"`) {
+	if got := c.answer("90001"); !has(got, "result", "serverInfo") {
 		c.close()
 		return nil, fmt.Errorf("initialize was answered with %s", short(got))
 	}
@@ -210,7 +261,10 @@ func (p *probing) session(version string) (*rawConn, error) {
 
 const initialize = `{"jsonrpc":"2.0","id":90001,"method":"initialize","params":{"protocolVersion":%q,"capabilities":{},"clientInfo":{"name":"weft probe","version":"1"}}}`
 
-func (c *rawConn) close() { _ = c.nc.Close() }
+func (c *rawConn) close() {
+	c.stop()
+	_ = c.nc.Close()
+}
 
 // frame sends a masked frame as its header says.
 func (c *rawConn) frame(b0 byte, payload []byte) error {
@@ -235,7 +289,7 @@ func (c *rawConn) frame(b0 byte, payload []byte) error {
 }
 
 func (c *rawConn) raw(b []byte) error {
-	_ = c.nc.SetWriteDeadline(time.Now().Add(c.p.o.Timeout))
+	_ = c.nc.SetWriteDeadline(c.p.deadline(c.p.o.Timeout))
 	_, err := c.nc.Write(b)
 	return err
 }
@@ -258,7 +312,7 @@ func (c *rawConn) next() (b0 byte, payload []byte, err error) {
 	if c.slow {
 		wait = c.p.o.SlowTimeout
 	}
-	_ = c.nc.SetReadDeadline(time.Now().Add(wait))
+	_ = c.nc.SetReadDeadline(c.p.deadline(wait))
 	var h [8]byte
 	if _, err := io.ReadFull(c.br, h[:2]); err != nil {
 		return 0, nil, err
@@ -276,7 +330,7 @@ func (c *rawConn) next() (b0 byte, payload []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if n > 64<<20 {
+	if n > messageMax {
 		return 0, nil, fmt.Errorf("a frame of %d bytes", n)
 	}
 	payload = make([]byte, n)
@@ -287,6 +341,11 @@ func (c *rawConn) next() (b0 byte, payload []byte, err error) {
 // message reads the next text or binary message, answering pings. A Close, the
 // end and silence are told as text in angle brackets.
 func (c *rawConn) message() string {
+	if len(c.queue) > 0 {
+		m := c.queue[0]
+		c.queue = c.queue[1:]
+		return m
+	}
 	var whole []byte
 	for {
 		b0, p, err := c.next()
@@ -301,12 +360,67 @@ func (c *rawConn) message() string {
 			return closed(p)
 		default:
 			c.slow = false
+			if len(whole)+len(p) > messageMax {
+				return "<a message without end>"
+			}
 			whole = append(whole, p...)
 			if b0&fin != 0 {
-				return string(whole)
+				return c.cut(whole)
 			}
 		}
 	}
+}
+
+// messageMax bounds what is read of one message, in bytes.
+const messageMax = 64 << 20
+
+// cut returns the first of the JSON values in a message and queues the others.
+func (c *rawConn) cut(whole []byte) string {
+	var all []string
+	var dec envelope.Decoder
+	_ = dec.Feed(time.Now(), whole, func(m *envelope.Message, err error) error {
+		if err == nil {
+			all = append(all, string(m.Raw))
+		}
+		return err
+	})
+	if len(all) == 0 {
+		return string(whole)
+	}
+	c.queue = all[1:]
+	return all[0]
+}
+
+// over reports whether a message stands for the end of the connection, or for
+// silence.
+func over(m string) bool { return strings.HasPrefix(m, "<") }
+
+// kind is what sort of message m is, and its id as written.
+func kind(m string) (envelope.Kind, string) {
+	parsed, err := envelope.Parse([]byte(m))
+	if err != nil {
+		return envelope.Invalid, ""
+	}
+	return parsed.Kind, string(parsed.IDBytes())
+}
+
+// has reports whether m is an object with the member that the path of names
+// leads to.
+func has(m string, path ...string) bool { return member(m, path...) != nil }
+
+// member returns the value that a path of names leads to, nil if there is none.
+func member(m string, path ...string) json.RawMessage {
+	v := json.RawMessage(m)
+	for _, name := range path {
+		var object map[string]json.RawMessage
+		if json.Unmarshal(v, &object) != nil {
+			return nil
+		}
+		if v = object[name]; v == nil {
+			return nil
+		}
+	}
+	return v
 }
 
 // The ids of the probe's own requests are numbers: whether an endpoint carries
@@ -316,8 +430,12 @@ func (c *rawConn) message() string {
 func (c *rawConn) answer(id string) string {
 	for {
 		m := c.message()
-		if strings.HasPrefix(m, "<") || strings.Contains(m, `"id":`+id) {
+		k, got := kind(m)
+		if over(m) || got == id && (k == envelope.Result || k == envelope.Error) {
 			return m
+		}
+		if got == id && k == envelope.Request {
+			return "its own text: " + m // an echo
 		}
 	}
 }
@@ -327,7 +445,7 @@ func (c *rawConn) answer(id string) string {
 func (c *rawConn) reply() string {
 	for {
 		m := c.message()
-		if strings.HasPrefix(m, "<") || !strings.Contains(m, `"method":`) {
+		if k, _ := kind(m); over(m) || k != envelope.Request && k != envelope.Notification {
 			return m
 		}
 	}
@@ -337,7 +455,7 @@ func (c *rawConn) reply() string {
 func (c *rawConn) rpcError() string {
 	for {
 		m := c.message()
-		if strings.HasPrefix(m, "<") || strings.Contains(m, `"error":`) {
+		if over(m) || has(m, "error") {
 			return m
 		}
 	}
@@ -346,7 +464,7 @@ func (c *rawConn) rpcError() string {
 // end reads until the connection is closed.
 func (c *rawConn) end() string {
 	for {
-		if m := c.message(); strings.HasPrefix(m, "<") {
+		if m := c.message(); over(m) {
 			return m
 		}
 	}
@@ -367,14 +485,14 @@ func closed(p []byte) string {
 	return fmt.Sprintf("<close %d %s>", binary.BigEndian.Uint16(p), p[2:])
 }
 
-// ping asks MCP's ping under a new id and returns the answer to it.
+// alive asks MCP's ping under a new id and reports whether it is answered.
 func (c *rawConn) alive() bool {
 	c.id++
 	id := fmt.Sprint(91000 + c.id)
 	if c.text(`{"jsonrpc":"2.0","id":`+id+`,"method":"ping"}`) != nil {
 		return false
 	}
-	return strings.Contains(c.answer(id), "result")
+	return has(c.answer(id), "result")
 }
 
 func short(s string) string {
