@@ -81,6 +81,7 @@ type Link struct {
 
 	wake chan struct{} // of capacity 1: something is there
 	done chan struct{} // closed when the writer has ended
+	full chan error    // of capacity 1: why the session has to end although the writer waits
 
 	seal *Sealer // the writer's copy of sealer
 	wire []byte  // the writer's buffer
@@ -110,7 +111,7 @@ type LinkStats struct {
 var ErrLinkClosed = errors.New("acip: the session is over")
 
 func newLink(c Conn) *Link {
-	return &Link{conn: c, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	return &Link{conn: c, wake: make(chan struct{}, 1), done: make(chan struct{}), full: make(chan error, 1)}
 }
 
 // Control queues a packet that must arrive. It returns before the packet is on
@@ -126,6 +127,7 @@ func (l *Link) Control(o Out) error {
 		return ErrLinkClosed
 	case l.pending+len(o.Payload)+HeaderSize > controlMax:
 		l.err = fmt.Errorf("acip: the peer does not read: %d bytes of control packets wait", l.pending)
+		l.full <- l.err // the only one, since nothing is taken after an error
 		l.signal()
 		return l.err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -132,7 +133,7 @@ func (o *opened) next(w *wire) acip.Packet {
 
 // blocked returns a server session whose client has stopped reading, with one
 // packet stuck on its way to the wire.
-func blocked(t *testing.T) (s *acip.Session, w *wire, o *opened, end func()) {
+func blocked(t *testing.T) (s *acip.Session, w *wire, o *opened, end func() error) {
 	t.Helper()
 	w = newWire(acip.WebSocket, 8) // room for the handshake
 	s = acip.NewSession(w, acip.NewServer(acip.WebSocket, acip.ServerConfig{}), handler{})
@@ -163,7 +164,7 @@ func blocked(t *testing.T) (s *acip.Session, w *wire, o *opened, end func()) {
 		}
 	}
 	synctest.Wait()
-	return s, w, &opened{t: t, o: acip.NewOpener(key, [16]byte{})}, func() { _ = w.Abort(); <-done }
+	return s, w, &opened{t: t, o: acip.NewOpener(key, [16]byte{})}, func() error { return <-done }
 }
 
 // R6: queues that were too short dropped control packets, or the connection.
@@ -173,16 +174,13 @@ func blocked(t *testing.T) (s *acip.Session, w *wire, o *opened, end func()) {
 func TestR06_WhatWaitsIsBoundedByPolicy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, w, o, end := blocked(t)
-		defer end()
 		var pool acip.BufferPool
-		buf := func(typ acip.Type, n byte) *acip.Buffer {
-			b := pool.Get()
-			b.B = append(b.B, byte(typ), n)
-			return b
-		}
 		for i := range byte(20) {
-			s.Link.Video(acip.TypeASCIIFrame, buf(1, i))
-			s.Link.Audio(acip.TypeAudioBatch, buf(2, i))
+			frame, sound := pool.Get(), pool.Get()
+			frame.B = (&acip.ASCIIFrame{Width: 1, Height: 1, Text: []byte{'a' + i}}).AppendTo(frame.B)
+			sound.B = (&acip.AudioBatch{Batches: uint32(i), Rate: 48000, Channels: 1}).AppendTo(sound.B)
+			s.Link.Video(acip.TypeASCIIFrame, frame)
+			s.Link.Audio(acip.TypeAudioBatch, sound)
 			if err := s.Link.Control(acip.Out{Type: acip.TypeText, Payload: acip.Text{Line: string(rune('a' + i))}.AppendTo(nil), Sealed: true}); err != nil {
 				t.Fatal(err)
 			}
@@ -198,26 +196,45 @@ func TestR06_WhatWaitsIsBoundedByPolicy(t *testing.T) {
 				t.Fatalf("control packet %d is %s %x", i, p.Type, p.Payload)
 			}
 		}
-		// What follows is not well-formed, which a link does not care about; an
-		// opener does not either.
+		for i := range 8 { // the last eight
+			p := o.next(w)
+			if b, err := acip.ParseAudioBatch(p.Payload, nil); p.Type != acip.TypeAudioBatch || err != nil || b.Batches != uint32(12+i) {
+				t.Fatalf("packet of sound %d is %s %x, %v", i, p.Type, p.Payload, err)
+			}
+		}
+		p := o.next(w) // the newest
+		if f, err := acip.ParseASCIIFrame(p.Payload); p.Type != acip.TypeASCIIFrame || err != nil || string(f.Text) != "t" {
+			t.Fatalf("the frame is %s %x, %v", p.Type, p.Payload, err)
+		}
 		synctest.Wait()
+		if len(w.out) != 0 {
+			t.Error("more comes out")
+		}
 		st := s.Link.Stats()
 		if st.VideoDropped != 19 || st.AudioDropped != 12 {
 			t.Errorf("%d frames and %d packets of sound were dropped; want 19 and 12", st.VideoDropped, st.AudioDropped)
 		}
+		_ = w.Abort()
+		_ = end() // it was aborted
 	})
 }
 
 func TestR06_APeerThatDoesNotReadEndsItsOwnSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, _, _, end := blocked(t)
-		defer end()
+		s, w, _, end := blocked(t)
 		line := acip.Out{Type: acip.TypeText, Payload: make([]byte, 1000), Sealed: true}
 		n := 0
 		for ; n < 5000 && s.Link.Control(line) == nil; n++ {
 		}
 		if n < 900 || n > 1100 {
 			t.Fatalf("%d packets of 1,000 bytes wait; the bound is 1 MiB", n)
+		}
+		began := time.Now()
+		if err := end(); err == nil || !strings.Contains(err.Error(), "does not read") {
+			t.Errorf("the session ends with %v", err)
+		}
+		if d := time.Since(began); d > 2*time.Second || !w.aborted {
+			t.Errorf("it ended after %v, aborted %v", d, w.aborted)
 		}
 	})
 }

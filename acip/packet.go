@@ -251,7 +251,7 @@ func parseHeader(b []byte) (header, error) {
 	_ = b[HeaderSize-1]
 	if m := binary.BigEndian.Uint64(b); m != Magic {
 		return header{}, &Violation{Rule: RuleMagic, Code: CodeProtocol,
-			Detail: fmt.Sprintf("the packet begins with %016x, not %016x", m, uint64(Magic))}
+			Detail: fmt.Sprintf("the packet begins with %016x (%q), not %016x", m, Printable(string(b[:8])), uint64(Magic))}
 	}
 	h := header{
 		typ:    Type(binary.BigEndian.Uint16(b[8:])),

@@ -107,6 +107,7 @@ func (s *Session) Run(ctx context.Context) error {
 	case err = <-written:
 		writer = true
 	case err = <-s.late:
+	case err = <-s.Link.full:
 	case <-ctx.Done():
 		err = context.Cause(ctx)
 	}
