@@ -493,3 +493,16 @@ func TestDrainTells(t *testing.T) {
 	}
 	<-done
 }
+
+// A chat server prints the command with which clients join it.
+func TestChatServeTellsHowToJoin(t *testing.T) {
+	password := file(t, "pw", "correct-horse-battery\n")
+	m, _ := started(t, `(?m)^  (.*) chat join (ws://127\.0\.0\.1:\d+) --source pattern --password$`, "chat", "serve", "--quiet", "--listen", "127.0.0.1:0", "--tcp", "none", "--password-file", password)
+	if m[1] != program() {
+		t.Errorf("called as %q, want %q", m[1], program())
+	}
+	out, errs, code := tell(t, "", "chat", "join", m[2], "--source", "pattern", "--password-file", password, "-S", "--known-hosts", "none")
+	if code != 0 || !strings.Contains(out, "\x1b[38;2;") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+}
