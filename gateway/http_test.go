@@ -41,13 +41,13 @@ func sdkServer(cancelled chan<- string) *mcp.Server {
 			cancelled <- "hang"
 			return nil, ctx.Err()
 		})
-	s.AddTool(&mcp.Tool{Name: "sample", InputSchema: json.RawMessage(`{"type":"object"}`)},
+	s.AddTool(&mcp.Tool{Name: "elicit", InputSchema: json.RawMessage(`{"type":"object"}`)},
 		func(ctx context.Context, req *mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-			r, err := req.Session.CreateMessage(ctx, &mcp.CreateMessageParams{MaxTokens: 5})
+			r, err := req.Session.Elicit(ctx, &mcp.ElicitParams{Message: "well?", RequestedSchema: map[string]any{"type": "object"}})
 			if err != nil {
 				return nil, err
 			}
-			return say(r.Content.(*mcp.TextContent).Text), nil
+			return say(fmt.Sprint(r.Content["answer"])), nil
 		})
 	s.AddTool(&mcp.Tool{Name: "headed", InputSchema: json.RawMessage(`{"type":"object","properties":{
 		"region":{"type":"string","x-mcp-header":"Region"},"deep":{"type":"object","properties":{"n":{"type":"integer","x-mcp-header":"N"},"b":{"type":"boolean","x-mcp-header":"B"}}}}}`)},
@@ -189,19 +189,19 @@ func TestHTTPBackendWithSDK(t *testing.T) {
 	}
 }
 
-// Sampling is a request of the server on the stream of the call. The session is
+// A question of the server comes on the stream of the call. The session is
 // ended with DELETE, and not before the client has gone.
 func TestHTTPBackendAsks(t *testing.T) {
 	f := newFront(t, sdkHandler(sdkServer(nil), mcp.StreamableHTTPOptions{}))
 	_, url := serve(t, Options{}, httpRoute(f, PerConnection))
 	w := dial(t, url+"far")
-	w.initialize(`{"sampling":{}}`)
-	w.call("1", "sample", "{}")
-	m, err := envelope.Parse([]byte(w.hears("sampling/createMessage")))
+	w.initialize(`{"elicitation":{}}`)
+	w.call("1", "elicit", "{}")
+	m, err := envelope.Parse([]byte(w.hears("elicitation/create")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.say(`{"jsonrpc":"2.0","id":%s,"result":{"role":"assistant","model":"m","content":{"type":"text","text":"quite"}}}`, m.IDBytes())
+	w.say(`{"jsonrpc":"2.0","id":%s,"result":{"action":"accept","content":{"answer":"quite"}}}`, m.IDBytes())
 	w.hears("quite", `"id":1`)
 	if n := f.count("DELETE"); n != 0 {
 		t.Errorf("%d sessions ended too early", n)
@@ -758,4 +758,41 @@ func TestHTTPBackendHTTP2(t *testing.T) {
 	w.hears("dull boy", `"id":1`)
 	w.say(`{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"h"}}`)
 	<-cancelled
+}
+
+// A call through a peer to a server that answers at once.
+func BenchmarkHTTPBackend(b *testing.B) {
+	for _, kind := range []string{"application/json", "text/event-stream"} {
+		b.Run(kind, func(b *testing.B) {
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				m, err := envelope.Parse(body)
+				if err != nil {
+					b.Error(err)
+				}
+				w.Header().Set("Content-Type", kind)
+				msg := envelope.AppendResult(nil, m.IDBytes(), []byte(`{"content":[{"type":"text","text":"hello"}]}`))
+				if kind != "application/json" {
+					msg = fmt.Appendf(nil, "data: %s\n\n", msg)
+				}
+				w.Write(msg)
+			}))
+			defer s.Close()
+			p, err := (&HTTP{URL: s.URL}).Open(b.Context(), Caller{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer p.Close()
+			n := 0
+			for b.Loop() {
+				n++
+				if err := p.Write(fmt.Appendf(nil, `{"jsonrpc":"2.0","id":%d,"method":"tools/call","params":{"name":"echo","arguments":{"text":"hello"}}}`, n)); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := p.Read(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
