@@ -3,9 +3,10 @@
 package sys
 
 import (
+	"math/big"
 	"os"
 	"os/exec"
-	"strconv"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,20 +67,74 @@ func TestStartBinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	last := cores[len(cores)-1]
-	cmd := exec.Command("cat", "/proc/self/status")
-	var out strings.Builder
-	cmd.Stdout = &out
-	if err := Start(cmd, last, cores[0]); err != nil {
+	first, last := cores[0], cores[len(cores)-1]
+	runs := func(on ...int) string {
+		cmd := exec.Command("grep", "Cpus_allowed:", "/proc/self/status")
+		var out strings.Builder
+		cmd.Stdout = &out
+		if err := Start(cmd, first, on...); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		_, mask, _ := strings.Cut(out.String(), ":")
+		return strings.TrimLeft(strings.ReplaceAll(strings.TrimSpace(mask), ",", ""), "0")
+	}
+	mask := func(on ...int) string {
+		n := new(big.Int)
+		for _, core := range on {
+			n.SetBit(n, core, 1)
+		}
+		return n.Text(16)
+	}
+	if got, want := runs(last), mask(last); got != want {
+		t.Errorf("the child may run on %s, want core %d alone, %s", got, last, want)
+	}
+	if got, want := runs(last, first), mask(last, first); got != want {
+		t.Errorf("the child may run on %s, want two cores, %s", got, want)
+	}
+}
+
+// Tree finds what a child has started, and Pss is never more than what is
+// resident.
+func TestTree(t *testing.T) {
+	cmd := exec.Command("sh", "-c", "cat; :")
+	in, err := cmd.StdinPipe()
+	if err != nil {
 		t.Fatal(err)
 	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.Write([]byte{'x'}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 1)); err != nil { // cat runs
+		t.Fatal(err)
+	}
+	tree, err := Tree(cmd.Process.Pid)
+	if err != nil || len(tree) != 2 || tree[0] != cmd.Process.Pid {
+		t.Errorf("%d has started %d, %v, want one more", cmd.Process.Pid, tree, err)
+	}
+	ours, err := Tree(os.Getpid())
+	if err != nil || !slices.Contains(ours, tree[len(tree)-1]) {
+		t.Errorf("our own are %d, %v, without %d", ours, err, tree)
+	}
+	pss, err := Pss(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if peak, err := Memory(os.Getpid(), "VmHWM"); err != nil || pss <= 0 || pss > peak {
+		t.Errorf("%d bytes are ours, of a peak of %d, %v", pss, peak, err)
+	}
+	_ = in.Close()
 	if err := cmd.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	_, list, _ := strings.Cut(out.String(), "Cpus_allowed_list:")
-	list, _, _ = strings.Cut(strings.TrimSpace(list), "\n")
-	if want := strconv.Itoa(last); list != want {
-		t.Errorf("the child may run on %q, want core %s alone", list, want)
+		t.Error(err)
 	}
 }
 
