@@ -47,15 +47,14 @@ func shopRoute(s *mcp.Server, name string, i Isolation) Route {
 }
 
 // The SDK's client at the merged endpoint in both eras: tools, prompts and
-// resources of servers of both eras, and of one that is broken.
+// resources of servers of both eras.
 func TestMergedBothEras(t *testing.T) {
 	for _, version := range []string{"2025-11-25", "2026-07-28"} {
 		for _, i := range []Isolation{PerConnection, Shared} {
 			t.Run(version+" "+i.String(), func(t *testing.T) {
 				deny := shopRoute(shop("nay"), "nay", i)
 				deny.Deny = []string{"who"}
-				_, url := serve(t, Options{}, testRoute(i), shopRoute(shop("new"), "new", i), shopRoute(shop("old", "2025-11-25"), "old", i), deny,
-					Route{Name: "bad", Backend: &pipes{fail: errors.New("broken")}})
+				_, url := serve(t, Options{}, testRoute(i), shopRoute(shop("new"), "new", i), shopRoute(shop("old", "2025-11-25"), "old", i), deny)
 				client := mcp.NewClient(&mcp.Implementation{Name: "t", Version: "1"}, nil)
 				cs, err := client.Connect(t.Context(), &mcpws.ClientTransport{URL: strings.TrimSuffix(url, "/")}, &mcp.ClientSessionOptions{ProtocolVersion: version})
 				if err != nil {
@@ -123,7 +122,7 @@ func TestMergedBothEras(t *testing.T) {
 				if r, err := cs.ReadResource(t.Context(), &mcp.ReadResourceParams{URI: "both://same"}); err != nil || r.Contents[0].Text != "resource of nay" {
 					t.Errorf("both://same: %+v, %v", r, err)
 				}
-				for _, name := range []string{"nay__who", "none__who", "who", "bad__who"} {
+				for _, name := range []string{"nay__who", "none__who", "who"} {
 					if r, err := cs.CallTool(t.Context(), &mcp.CallToolParams{Name: name}); err == nil {
 						t.Errorf("%s: %+v", name, r)
 					}
@@ -195,7 +194,7 @@ func TestMergedListens(t *testing.T) {
 
 // A version that nobody speaks is refused with those that are spoken.
 func TestMergedVersions(t *testing.T) {
-	_, url := serve(t, Options{}, testRoute(PerConnection), Route{Name: "other", Backend: &pipes{}})
+	_, url := serve(t, Options{}, testRoute(PerConnection), Route{Name: "bad", Backend: &pipes{fail: errors.New("broken")}})
 	w := dial(t, strings.TrimSuffix(url, "/"))
 	w.say(`{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2031-01-01"}}}`)
 	w.hears(`"code":-32022`, `"supported":["2026-07-28","2025-11-25"`, `"requested":"2031-01-01"`)
@@ -205,6 +204,11 @@ func TestMergedVersions(t *testing.T) {
 	// complete, and its question is answered for it.
 	w.say(`{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"fake__ask","arguments":{"text":"?"}%s}}`, modernMeta)
 	w.hears(`"id":3`, `"resultType":"complete"`, "the client takes no requests")
+	// A server that is broken leaves the others alone.
+	w.say(`{"jsonrpc":"2.0","id":4,"method":"tools/list","params":{"x":1%s}}`, modernMeta)
+	w.hears(`"id":4`, `"name":"fake__echo"`, `"resultType":"complete"`)
+	w.say(`{"jsonrpc":"2.0","id":5,"method":"tools/call","params":{"name":"bad__x"%s}}`, modernMeta)
+	w.hears(`"id":5,"error"`, "broken")
 }
 
 // What a server with initialize is not to see is gone, the rest as it was.

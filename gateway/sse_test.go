@@ -72,7 +72,7 @@ func TestEvents(t *testing.T) {
 // What has no end is not kept.
 func TestEventsAreBounded(t *testing.T) {
 	for _, in := range []string{"x", "data: 0123456789\n", ":", "\r", "id: x\n"} {
-		e := newEventReader(io.LimitReader(&repeat{s: in}, 1<<20), 1<<10)
+		e := newEventReader(io.LimitReader(&repeat{s: in}, 256<<10), 1<<10)
 		for {
 			if _, err := e.next(); err != nil {
 				break
