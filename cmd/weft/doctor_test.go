@@ -23,7 +23,7 @@ func runDoctor(t *testing.T, stdin string, args ...string) (stdout, stderr strin
 	cmd.SetOut(&out)
 	cmd.SetErr(&errs)
 	cmd.SetIn(strings.NewReader(stdin))
-	cmd.SetArgs(args)
+	cmd.SetArgs(append([]string{}, args...)) // nil means those of the test
 	cmd.SilenceErrors, cmd.SilenceUsage = true, true
 	err := cmd.Execute()
 	var exit *exitError
