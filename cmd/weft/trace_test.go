@@ -75,8 +75,9 @@ func testCert(t *testing.T) (cert, key string) {
 }
 
 // sound lets the doctor look at a recording, which has to be of a connection
-// that began and on which something was said, and returns it.
-func sound(t *testing.T, name string) string {
+// that began and on which something was said, and returns it. That of a client
+// has the end of the connection too; a server that is told to stop may be faster.
+func sound(t *testing.T, name string, client bool) string {
 	t.Helper()
 	b, err := os.ReadFile(name)
 	if err != nil {
@@ -84,10 +85,10 @@ func sound(t *testing.T, name string) string {
 	}
 	out, errs, code := runDoctor(t, "", name)
 	if code != 0 || errs != "" || !strings.Contains(out, "nothing found") || strings.Contains(out, "not judged") ||
-		strings.Contains(out, "in 0 frames") || strings.Contains(out, "0 frames from the server") {
+		strings.Contains(out, " 0 frames") {
 		t.Errorf("%s: exit code %d\n%s%s\n%.2000s", name, code, out, errs, b)
 	}
-	if i := strings.Index(string(b), "end "); i < 0 {
+	if client && !strings.Contains(string(b), " end ") {
 		t.Errorf("%s does not say how the connection ended:\n%.2000s", name, b)
 	}
 	return string(b)
@@ -149,7 +150,7 @@ func TestTraceOfEveryVerb(t *testing.T) {
 			}
 			stop()
 			for _, name := range []string{here, there} {
-				b := sound(t, name)
+				b := sound(t, name, name == here)
 				if strings.Contains(b, testToken) || strings.Contains(b, "Authorization: B") != strings.Contains(b, "Authorization: Bearer redacted") {
 					t.Errorf("the token stands in %s:\n%.1000s", name, b)
 				}
@@ -183,7 +184,7 @@ func TestTraceOfAttach(t *testing.T) {
 		break
 	}
 	stop()
-	if b := sound(t, far); strings.Contains(b, testToken) {
+	if b := sound(t, far, true); strings.Contains(b, testToken) {
 		t.Errorf("the token stands in the recording:\n%.1000s", b)
 	}
 }
@@ -205,7 +206,7 @@ func TestTraceInsideTLS(t *testing.T) {
 	}
 	stop()
 	for _, name := range []string{here, there} {
-		if b := sound(t, name); !strings.Contains(b, `> "GET /?ticket=redacted HTTP/1.1\r\n`) {
+		if b := sound(t, name, name == here); !strings.Contains(b, `> "GET /?ticket=redacted HTTP/1.1\r\n`) {
 			t.Errorf("the request is not readable, or shows its ticket:\n%.500s", b)
 		}
 	}
