@@ -142,7 +142,7 @@ func TestF3_BrokenFramingCloses1002(t *testing.T) {
 	other := player(t, url)
 	begin(t, other)
 	cases := map[string][]byte{
-		"continuation without a message": frame(finBit|0, "x"),
+		"continuation without a message": frame(finBit, "x"),
 		"message inside a message":       append(frame(1, "{"), frame(finBit|1, "{}")...),
 		"fragmented ping":                frame(9, "x"),
 		"fragmented close":               frame(8, "\x03\xe8"),
