@@ -21,10 +21,13 @@ import (
 	"github.com/weft-ws/weft/ws"
 )
 
-// serve runs a gateway with routes on loopback. It is drained at the end.
+// serve runs a gateway with routes on loopback. It is drained at the end. Unless
+// opts have a logger the test's log is used.
 func serve(t *testing.T, opts Options, routes ...Route) (g *Gateway, url string) {
 	t.Helper()
-	opts.Logger = testLog(t)
+	if opts.Logger == nil {
+		opts.Logger = testLog(t)
+	}
 	g = New(opts)
 	if err := g.SetRoutes(routes); err != nil {
 		t.Fatal(err)

@@ -201,18 +201,8 @@ func mustOIDC(t *testing.T, o OIDCOptions) *OIDC {
 func serveLogged(t *testing.T, l *logs, opts Options, routes ...Route) string {
 	t.Helper()
 	opts.Logger = l.logger()
-	g := New(opts)
-	if err := g.SetRoutes(routes); err != nil {
-		t.Fatal(err)
-	}
-	s := httptest.NewServer(g)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		g.Drain(ctx)
-		s.Close()
-	})
-	return "ws" + strings.TrimPrefix(s.URL, "http") + "/mcp/"
+	_, url := serve(t, opts, routes...)
+	return url
 }
 
 func bearer(token string) http.Header { return http.Header{"Authorization": {"Bearer " + token}} }
